@@ -40,7 +40,7 @@ class SceneSplit:
         return groups[name]
 
 
-# The guide's split, less its leak: it listed stlc-111-2019-04-19_0 in train and in test; here it is in train alone.
+# The guide's split, less its leak: it listed stlc-111-2019-04-19_0 in train and in test; here it is in train only.
 JRDB_SPLIT = SceneSplit(
     train=(
         "bytes-cafe-2019-02-07_0",

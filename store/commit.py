@@ -1,0 +1,66 @@
+"""The one way in which this project writes a file that matters: whole and durable, or not at all.
+
+A temporary file on the same file system is written, fsynced and renamed over its final name, and the folder is
+fsynced. A reader sees the old file or the new one, never a part; a full disk leaves nothing behind.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from configs.errors import StorageError
+
+Bytes = bytes | bytearray | memoryview
+
+
+class _FsyncError(Exception):
+    """fsync failed: the kernel may have dropped the dirty pages, so this very file must not be trusted again."""
+
+
+def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
+    """Writes `data` to `path` atomically and durably; `tmp` is a folder on the same file system (default: beside it).
+
+    After a failed fsync a new file is written once, since a second fsync of the same file can falsely succeed.
+
+    Raises:
+        StorageError: the file system refuses; nothing is left behind and `path` is as it was.
+    """
+    temporary = (tmp or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        try:
+            _write_durably(temporary, data)
+        except _FsyncError:
+            temporary.unlink(missing_ok=True)
+            _write_durably(temporary, data)
+        os.replace(temporary, path)  # noqa: PTH105 - the system call itself is the protocol
+        fsync_folder(path.parent)
+    except (OSError, _FsyncError) as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"could not write {path} ({error}); free some space or choose another disk, then run the same "
+            f"command again: what was committed before is kept"
+        ) from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_durably(path: Path, data: Bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:  # write may take only a part
+            rest = rest[os.write(descriptor, rest) :]
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise _FsyncError(f"fsync: {error}") from error
+    finally:
+        os.close(descriptor)
