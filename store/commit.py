@@ -25,8 +25,9 @@ def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
     Raises:
         StorageError: the file system refuses; nothing is left behind and `path` is as it was.
     """
-    temporary = (tmp or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    temporary = (tmp or path.parent) / f".{path.name}.tmp"
     try:
+        temporary.unlink(missing_ok=True)  # what a killed run left
         try:
             _write_durably(temporary, data)
         except _FsyncError:

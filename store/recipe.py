@@ -53,9 +53,7 @@ class Recipe:
     def differences(self, other: "Recipe") -> list[str]:
         """One text for each field that differs: "crop_size 112 here, 224 there"."""
         mine, theirs = self.to_dict(), other.to_dict()
-        return [
-            f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]
-        ]
+        return [f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]]
 
 
 def digest(value: Any) -> str:

@@ -1,0 +1,105 @@
+"""Reads a frame's image safely: a regular file under its root, small enough, decoded whole."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+from configs.errors import DataError
+from extract.image_header import ImageHeader, read_header
+
+MAX_PIXELS = 88_000_000
+MAX_BYTES = 512 * 2**20
+
+
+class FrameError(DataError):
+    """A frame's image cannot be used; `reason` is its name in the tables of what was skipped."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded panorama."""
+
+    pixels: Tensor  # (3, H, W) uint8 RGB, [0, 255]; stored HWC
+    sha256: str  # of the file
+
+
+def read_frame(path: Path, root: Path | None = None) -> Tensor:
+    """The pixels of an image file, (3, H, W) uint8 RGB; EXIF rotation is ignored, as the boxes ignore it.
+
+    Raises:
+        FrameError: image_missing, image_not_a_file, image_outside, image_empty, image_format, image_too_large or
+            image_damaged.
+    """
+    return decode_frame(read_image_bytes(path, root), path)
+
+
+def read_image_bytes(path: Path, root: Path | None = None) -> bytes:
+    """The bytes of a regular file; with `root`, one that no link takes out of that folder. Raises FrameError."""
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+        raise FrameError("image_outside", f"{path} leads out of {root}")
+    try:
+        # a FIFO must not block the job
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise FrameError("image_missing", f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise FrameError("image_not_a_file", f"{path} cannot be opened ({error})") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise FrameError("image_not_a_file", f"{path} is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise FrameError("image_too_large", f"{path} has {status.st_size} bytes")
+        try:
+            return file.read()
+        except OSError as error:
+            raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
+
+
+def check_header(data: bytes, path: Path) -> ImageHeader:
+    """The header of an image that may be decoded. Raises FrameError."""
+    if not data:
+        raise FrameError("image_empty", f"{path} is empty")
+    header = read_header(data)
+    if header is None:
+        raise FrameError("image_format", f"{path} is neither JPEG nor PNG")
+    if not 0 < header.width * header.height <= MAX_PIXELS:
+        raise FrameError("image_too_large", f"{path} declares {header.width} x {header.height} pixels")
+    return header
+
+
+def decode_frame(data: bytes, path: Path) -> Tensor:
+    """(3, H, W) uint8 RGB of an image file's bytes. Raises FrameError."""
+    header = check_header(data, path)
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    try:
+        decode = decode_jpeg if header.kind == "jpeg" else decode_png
+        pixels: Tensor = decode(encoded, mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise FrameError("image_damaged", f"{path} cannot be decoded ({reason})") from error
+    if pixels.dtype != torch.uint8 or pixels.shape != (3, header.height, header.width):
+        raise FrameError("image_format", f"{path} is no image of 8 bits a channel")
+    return pixels
+
+
+def load_frame(path: Path, root: Path) -> Frame:
+    """A frame's pixels with the checksum of its file. Raises FrameError."""
+    data = read_image_bytes(path, root)
+    return Frame(decode_frame(data, path), hashlib.sha256(data).hexdigest())
+
+
+def frame_size(path: Path, root: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone. Raises FrameError."""
+    header = check_header(read_image_bytes(path, root), path)
+    return header.width, header.height

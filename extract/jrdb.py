@@ -1,0 +1,143 @@
+"""Reads a JRDB-format folder into flat tables (the format: README, "Your data").
+
+DATA/images/image_stitched/<scene>/<frame>.jpg
+DATA/labels/labels_2d_activity_social_stitched/<scene>.json
+"""
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import DataError
+from extract.annotation_json import load_labels
+from extract.frame_objects import FrameObjects, read_objects
+from store.manifest import SceneDigest
+from store.recipe import digest
+from store.shard import Skipped
+from store.tables import Tables
+
+IMAGES = Path("images/image_stitched")
+LABELS = Path("labels/labels_2d_activity_social_stitched")
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+_log = logging.getLogger("stage2")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene's annotations, all frames; `tables.spatial` and `frame_size` are 0 until the images are read."""
+
+    name: str
+    tables: Tables  # of this scene alone
+    image_bytes: NDArray[np.int64]  # (F,) size of each frame's image file, -1 where there is none
+    skipped: tuple[Skipped, ...]
+    others: int  # annotated objects that are no pedestrians
+    unannotated: int  # images without annotations
+
+
+def scene_names(data_path: Path) -> list[str]:
+    """The annotated scenes of a JRDB-format folder, in alphabetical order.
+
+    Raises:
+        DataError: there is no folder of annotations, or it is empty.
+    """
+    folder = data_path / LABELS
+    names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+    if not names:
+        raise DataError(f"{folder} holds no annotations (<scene>.json); check --data_path")
+    return names
+
+
+def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
+    """What identifies each scene's data: cheap, nothing is parsed or decoded. Raises DataError."""
+    return {
+        name: SceneDigest(
+            labels=hashlib.sha256(_read_bytes(data_path / LABELS / f"{name}.json")).hexdigest(),
+            images=digest(sorted(_image_sizes(data_path, name).items())),
+        )
+        for name in scene_names(data_path)
+    }
+
+
+def read_scene(data_path: Path, name: str) -> Scene:
+    """The annotations of scene `name`. Raises DataError where its file cannot be read as annotations."""
+    path = data_path / LABELS / f"{name}.json"
+    labels = load_labels(_read_bytes(path), path)
+    frames = [read_objects(name, frame, labels[frame]) for frame in sorted(labels)]
+    sizes = _image_sizes(data_path, name)
+    return Scene(
+        name=name,
+        tables=_tables(name, frames),
+        image_bytes=np.array([sizes.get(frame.frame, -1) for frame in frames], np.int64),
+        skipped=tuple(chain.from_iterable(frame.skipped for frame in frames)),
+        others=sum(frame.others for frame in frames),
+        unannotated=len(set(sizes) - set(labels)),
+    )
+
+
+def read_scenes(data_path: Path) -> list[Scene]:
+    """All annotated scenes, and a word on images that have no annotations. Raises DataError."""
+    scenes = [read_scene(data_path, name) for name in scene_names(data_path)]
+    known = {scene.name for scene in scenes}
+    folder = data_path / IMAGES
+    unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
+    unannotated = sum(scene.unannotated for scene in scenes)
+    if unknown:
+        _log.warning("%d scenes have images and no annotations, and are left out: %s", len(unknown), ", ".join(unknown))
+    if unannotated:
+        _log.info("%d images of annotated scenes have no annotations, and are left out", unannotated)
+    return scenes
+
+
+def image_path(data_path: Path, scene: str, frame: str) -> Path:
+    """Where a frame's image lies."""
+    return data_path / IMAGES / scene / frame
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check --data_path") from error
+
+
+def _image_sizes(data_path: Path, scene: str) -> dict[str, int]:
+    """Image file name -> bytes. Only entries of image suffixes count; what they really are is found on reading."""
+    folder = data_path / IMAGES / scene
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        images = [entry for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+        return {entry.name: entry.stat(follow_symlinks=True).st_size if entry.is_file() else -2 for entry in images}
+
+
+def _tables(scene: str, frames: list[FrameObjects]) -> Tables:
+    counts = [len(frame.ids) for frame in frames]
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    # (frame, row in frame, row in frame, labels)
+    pairs = [(i, *rows, frame.pairs[rows]) for i, frame in enumerate(frames) for rows in sorted(frame.pairs)]
+    label_sets = sorted({labels for *_, labels in pairs})
+    number = {labels: index for index, labels in enumerate(label_sets)}
+    pair_frame = np.array([pair[0] for pair in pairs], np.int32)
+    rows = np.array([pair[1:3] for pair in pairs], np.int64).reshape(-1, 2)
+    return Tables(
+        scenes=(scene,),
+        frame_scene=np.zeros(len(frames), np.int32),
+        frame_name=np.array([frame.frame for frame in frames], np.str_),
+        frame_index=np.arange(len(frames), dtype=np.int32),
+        frame_size=np.zeros((len(frames), 2), np.int32),
+        frame_offset=first,
+        box=np.array(list(chain.from_iterable(f.boxes for f in frames)), np.float64).reshape(-1, 4),
+        person_id=np.array(list(chain.from_iterable(f.ids for f in frames)), np.int64),
+        pair=rows + first[pair_frame][:, None],
+        pair_frame=pair_frame,
+        spatial=np.zeros((len(pairs), 8), np.float32),
+        label=np.array([number[labels] for *_, labels in pairs], np.int32),
+        label_sets=tuple(label_sets),
+    )

@@ -1,0 +1,27 @@
+"""One writer a store. The kernel drops the lock when its holder dies, so there is never a stale one."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.errors import LockedError
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the exclusive lock of the file `path` (made where absent) for the length of the block.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(f"{path.parent} is being written by another job; try again when it has ended") from error
+        yield
+    finally:
+        os.close(descriptor)

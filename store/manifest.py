@@ -1,0 +1,160 @@
+"""STORE.json: what a store is meant to hold, and, once complete, which shards hold it."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from configs.errors import IncompleteError, IntegrityError, StoreError
+from store.commit import publish
+from store.recipe import FORMAT, Recipe, digest
+
+BUILDING, COMPLETE = "building", "complete"
+NAME = "STORE.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames and persons of the data are stored."""
+
+    frame_interval: int  # every n-th annotated frame of a scene
+    persons: str  # "all", or "paired": only those that stand in a pair
+
+    def serves(self, other: "Selection") -> bool:
+        """Whether a store of this selection holds everything of `other`."""
+        return other.frame_interval % self.frame_interval == 0 and self.persons in ("all", other.persons)
+
+
+@dataclass(frozen=True)
+class SceneDigest:
+    """What identifies a scene's data wherever its folder lies."""
+
+    labels: str  # sha256 of the annotation file's bytes
+    images: str  # sha256 of the image files' names and sizes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A fixed run of frames of one scene, planned before anything is computed; one unit makes one shard."""
+
+    scene: str
+    frames: int
+    persons: int
+    pairs: int
+    digest: str  # of everything that its shard depends on
+    visual_digest: str  # of what its features depend on: all but pairs and labels
+    # known once its shard is committed
+    shard: str = ""  # file name
+    bytes: int = 0
+    stored_frames: int = 0
+    stored_persons: int = 0
+    stored_pairs: int = 0
+    zeros: int = 0  # feature values that are exactly 0
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)  # kind -> reason -> count
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of STORE.json. Without times, host names and paths: the same data gives the same bytes."""
+
+    recipe: Recipe
+    selection: Selection
+    scenes: dict[str, SceneDigest]
+    units: tuple[Unit, ...]
+    weights: str  # where the backbone's weights came from, for people; the recipe holds their checksum
+    state: str = BUILDING
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of recipe, selection and data."""
+        scenes = {name: asdict(scene) for name, scene in self.scenes.items()}
+        return digest({"recipe": self.recipe.to_dict(), "selection": asdict(self.selection), "scenes": scenes})
+
+    @property
+    def plan_digest(self) -> str:
+        """The digest of all units as planned."""
+        return digest([unit.digest for unit in self.units])
+
+    def differences(self, wanted: "Manifest") -> list[str]:
+        """One text for each thing in which this store is not the wanted one; recipe and selection first."""
+        texts = self.recipe.differences(wanted.recipe)
+        mine, theirs = asdict(self.selection), asdict(wanted.selection)
+        texts += [f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]]
+        return texts + self.scene_differences(wanted)
+
+    def scene_differences(self, wanted: "Manifest") -> list[str]:
+        """The scenes that were added, removed or changed since this store was made."""
+        here, there = self.scenes, wanted.scenes
+        both = sorted(set(here) & set(there))
+        groups = {
+            "added scenes": sorted(set(there) - set(here)),
+            "removed scenes": sorted(set(here) - set(there)),
+            "changed annotations in": [name for name in both if here[name].labels != there[name].labels],
+            "changed images in": [name for name in both if here[name].images != there[name].images],
+        }
+        return [f"{what} {', '.join(names)}" for what, names in groups.items() if names]
+
+    def completed(self, units: tuple[Unit, ...]) -> "Manifest":
+        """This manifest with all its shards named."""
+        return replace(self, units=units, state=COMPLETE)
+
+
+def write_manifest(store: Path, manifest: Manifest) -> None:
+    """Publishes STORE.json. Raises StorageError."""
+    values = asdict(manifest) | {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
+    publish(store / NAME, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode(), store / ".tmp")
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest of the store in folder `store`.
+
+    Raises:
+        StoreError: there is no store.
+        IntegrityError: STORE.json is damaged, or another version's.
+    """
+    path = store / NAME
+    try:
+        values = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(f"{store} is no feature store (it has no {NAME}); make one with `stage2 extract`") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise IntegrityError(f"{path} cannot be read ({error}); extract the store again") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise IntegrityError(f"{path} is of another format than {FORMAT}; extract the store again with this version")
+    manifest = _parse(values, path)
+    if (manifest.fingerprint, manifest.plan_digest) != (values.get("fingerprint"), values.get("plan")):
+        raise IntegrityError(f"{path} contradicts its own fingerprint; extract the store again")
+    return manifest
+
+
+def read_complete_manifest(store: Path) -> Manifest:
+    """The manifest of a finished store. Raises as `read_manifest`, and IncompleteError where it is unfinished."""
+    manifest = read_manifest(store)
+    if manifest.state != COMPLETE:
+        raise IncompleteError(f"the extraction of {store} has not finished; run the same `stage2 extract` again")
+    return manifest
+
+
+def _parse(values: dict[str, Any], path: Path) -> Manifest:
+    try:
+        return Manifest(
+            recipe=Recipe.from_dict(values["recipe"]),
+            selection=Selection(**values["selection"]),
+            scenes={str(name): SceneDigest(**scene) for name, scene in values["scenes"].items()},
+            units=tuple(_unit(unit) for unit in values["units"]),
+            weights=str(values["weights"]),
+            state=values["state"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{path} lacks or misstates {error}; extract the store again") from error
+
+
+def _unit(values: dict[str, Any]) -> Unit:
+    for item in fields(Unit):
+        if item.name != "skipped" and type(values[item.name]) is not item.type:
+            raise ValueError(f"the unit's {item.name}")
+    name = values["shard"]
+    if "/" in name or name.startswith("."):
+        raise ValueError(f"the shard name {name!r}")
+    return Unit(**values)

@@ -1,0 +1,189 @@
+"""One unit's rows as the bytes of an HDF5 file, and back.
+
+The file is built and read in memory: HDF5 itself never touches the disk, where a full one would kill the process.
+Datasets are contiguous, so the arrays are views of the bytes that were just hashed.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import IntegrityError
+from store.tables import Floats, Ints
+
+# name -> (kind of number, rank); visual_flipped is there in a store of two views only
+_LAYOUT: dict[str, tuple[str, int]] = {
+    "visual": ("f", 2),
+    "visual_flipped": ("f", 2),
+    "box": ("f", 2),
+    "person_id": ("i", 1),
+    "frame_name": ("S", 1),
+    "frame_index": ("i", 1),
+    "frame_size": ("i", 2),
+    "frame_offset": ("i", 1),
+    "frame_sha256": ("S", 1),
+    "pair": ("i", 2),
+    "spatial": ("f", 2),
+    "label": ("i", 1),
+    "label_sets": ("S", 1),
+    "skipped": ("S", 1),
+}
+_OPTIONAL = {"visual_flipped"}
+_LIBVER = ("v110", "v110")  # checksums the metadata
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item that was planned and could not be stored, and why."""
+
+    kind: str  # "frame", "person" or "pair"
+    scene: str
+    frame: str
+    item: str  # person or pair id; "" for a frame
+    reason: str
+
+    def to_json(self) -> str:
+        """One line of skipped.jsonl, in plain ASCII."""
+        return json.dumps(vars(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of one unit: F frames, N persons, M pairs of one scene; letters and dtypes as in store.tables."""
+
+    scene: str
+    visual: Floats  # (N, D) float16 or float32
+    visual_flipped: Floats | None
+    box: Floats  # (N, 4) float64
+    person_id: Ints  # (N,) int64
+    frame_name: NDArray[np.str_]  # (F,)
+    frame_index: Ints  # (F,) int32
+    frame_size: Ints  # (F, 2) int32
+    frame_offset: Ints  # (F + 1,) int64
+    frame_sha256: NDArray[np.str_]  # (F,) of the image files' bytes
+    pair: Ints  # (M, 2) int64, rows of this shard
+    spatial: Floats  # (M, 8) float32
+    label: Ints  # (M,) int32
+    label_sets: tuple[tuple[str, ...], ...]
+    skipped: tuple[Skipped, ...]
+    attributes: dict[str, str] = field(default_factory=dict)  # recipe, digest, visual_digest
+
+
+def shard_image(shard: Shard) -> bytes:
+    """The bytes of `shard` as an HDF5 file; the same rows always give the same bytes."""
+    arrays: dict[str, Any] = {
+        name: getattr(shard, name) for name in _LAYOUT if name not in {"label_sets", "skipped"}
+    } | {
+        "frame_name": _encode(list(shard.frame_name)),
+        "frame_sha256": _encode(list(shard.frame_sha256)),
+        "label_sets": _encode([json.dumps(labels) for labels in shard.label_sets]),
+        "skipped": _encode([item.to_json() for item in shard.skipped]),
+    }
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=_LIBVER) as file:
+        file.attrs["scene"] = shard.scene
+        for name, text in shard.attributes.items():
+            file.attrs[name] = text
+        for name, array in arrays.items():
+            if array is not None:
+                file.create_dataset(name, data=array)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def parse_shard(image: bytes, name: str) -> Shard:
+    """The shard in the bytes of an HDF5 file; its arrays are read-only views of `image`.
+
+    Raises:
+        IntegrityError: a dataset is missing, of another shape or type, or its rows contradict another's.
+    """
+    try:
+        with h5py.File(io.BytesIO(image), "r") as file:
+            arrays: dict[str, Any] = {
+                key: _view(file, key, image) for key in _LAYOUT if key in file or key not in _OPTIONAL
+            }
+            attributes = {key: _text(file.attrs[key]) for key in file.attrs}
+        skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
+        label_sets = tuple(tuple(json.loads(line)) for line in arrays.pop("label_sets"))
+        arrays.setdefault("visual_flipped", None)
+        arrays["frame_name"] = np.char.decode(arrays["frame_name"], "utf-8")
+        arrays["frame_sha256"] = np.char.decode(arrays["frame_sha256"], "ascii")
+        scene = attributes.pop("scene")
+        shard = Shard(scene=scene, skipped=skipped, label_sets=label_sets, attributes=attributes, **arrays)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{name} is no shard of a feature store ({error}); run `stage2 store verify`") from error
+    _check_rows(shard, name)
+    return shard
+
+
+def read_shard(path: Path) -> Shard:
+    """The shard in file `path`, whose name must carry the sha256 of its bytes.
+
+    Raises:
+        IntegrityError: the file is missing, its bytes do not match its name, or they are no shard.
+    """
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error}); run the same `stage2 extract` again") from error
+    if hashlib.sha256(image).hexdigest() != path.stem.partition("-")[2]:
+        raise IntegrityError(f"{path} does not match its checksum; run `stage2 store repair` or extract again")
+    return parse_shard(image, path.name)
+
+
+def _encode(texts: list[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode() for text in texts], dtype=None if texts else "S1")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"an attribute is {type(value).__name__} instead of text")
+    return value
+
+
+def _view(file: h5py.File, key: str, image: bytes) -> NDArray[Any]:
+    """A dataset as a view of the file's bytes; anything but a plain contiguous dataset of this file is refused."""
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
+        raise ValueError(f"{key} is no dataset of this file")
+    dataset = file[key]
+    kind, rank = _LAYOUT[key]
+    if dataset.dtype.kind != kind or dataset.ndim != rank or dataset.dtype.byteorder == ">":
+        raise ValueError(f"{key} has type {dataset.dtype} and rank {dataset.ndim}")
+    if dataset.size == 0:
+        return np.empty(dataset.shape, dataset.dtype)
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
+        raise ValueError(f"{key} is not stored in one piece in this file")
+    offset, count = dataset.id.get_offset(), dataset.size
+    if offset is None or offset + count * dataset.dtype.itemsize > len(image):
+        raise ValueError(f"{key} is declared and not stored")
+    return np.frombuffer(image, dataset.dtype, count, offset).reshape(dataset.shape)
+
+
+def _check_rows(shard: Shard, name: str) -> None:
+    """Raises IntegrityError where the arrays contradict each other."""
+    frames, persons, pairs = len(shard.frame_name), len(shard.visual), len(shard.pair)
+    offset = shard.frame_offset
+    checks = {
+        "box": shard.box.shape == (persons, 4),
+        "person_id": len(shard.person_id) == persons,
+        "visual_flipped": shard.visual_flipped is None or shard.visual_flipped.shape == shard.visual.shape,
+        "frame_index": len(shard.frame_index) == len(shard.frame_sha256) == frames,
+        "frame_size": shard.frame_size.shape == (frames, 2),
+        "frame_offset": len(offset) == frames + 1
+        and offset[0] == 0
+        and offset[-1] == persons
+        and bool((np.diff(offset) >= 0).all()),
+        "pair": shard.pair.shape == (pairs, 2) and bool(((shard.pair >= 0) & (shard.pair < persons)).all()),
+        "spatial": shard.spatial.shape == (pairs, 8),
+        "label": len(shard.label) == pairs and bool(((shard.label >= 0) & (shard.label < len(shard.label_sets))).all()),
+    }
+    for key, good in checks.items():
+        if not good:
+            raise IntegrityError(f"{name}: the rows of {key} contradict the others; run `stage2 store verify`")

@@ -1,0 +1,186 @@
+"""Builds a store unit by unit so that it can be killed at any moment and continued.
+
+A unit is done when a shard that carries its digest is published under the sha256 of its bytes and still matches it;
+nothing else is believed, and nothing published is ever opened for writing.
+"""
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
+from store.commit import fsync_folder, publish
+from store.lock import locked
+from store.manifest import COMPLETE, NAME, Manifest, Unit, read_manifest, write_manifest
+from store.shard import Shard, read_shard, shard_image
+
+_log = logging.getLogger("stage2")
+
+
+class StoreWriter:
+    """An open, locked store. `done` maps the plan's unit numbers to committed units."""
+
+    def __init__(self, path: Path, plan: Manifest) -> None:
+        self.path = path
+        self.plan = plan
+        self.done: dict[int, Unit] = {}
+        self._by_visual_digest: dict[str, Path] = {}
+
+    @property
+    def pending(self) -> list[int]:
+        """The numbers of the units that are still to be computed."""
+        return [number for number in range(len(self.plan.units)) if number not in self.done]
+
+    def features_of(self, unit: Unit) -> Shard | None:
+        """A valid shard whose features `unit` can take over, where only its pairs or labels have changed."""
+        path = self._by_visual_digest.get(unit.visual_digest)
+        return None if path is None else read_shard(path)
+
+    def commit(self, number: int, shard: Shard) -> None:
+        """Publishes unit `number`; when this returns the unit survives a kill or a power cut. Raises StorageError."""
+        unit = self.plan.units[number]
+        image = shard_image(replace(shard, attributes=_attributes(self.plan, unit)))
+        name = f"u{number:08d}-{hashlib.sha256(image).hexdigest()}.h5"
+        publish(self.path / "shards" / name, image, self.path / ".tmp")
+        self.done[number] = _committed(unit, name, len(image), shard)
+
+    def finish(self) -> Manifest:
+        """Publishes the complete STORE.json and removes the shards that it does not name. Raises StorageError."""
+        units = tuple(self.done[number] for number in range(len(self.plan.units)))
+        manifest = self.plan.completed(units)
+        write_manifest(self.path, manifest)
+        named = {unit.shard for unit in units}
+        for path in _shards(self.path):
+            if path.name not in named:
+                path.unlink()
+        return manifest
+
+    def resume(self) -> None:
+        """Believes what the shards' own checksums and digests prove; moves the rest to quarantine/."""
+        numbers = {unit.digest: number for number, unit in enumerate(self.plan.units)}
+        for path in _shards(self.path):
+            shard = self._valid(path)
+            if shard is None:
+                continue
+            number = numbers.get(shard.attributes["digest"])
+            if number is not None and number not in self.done:
+                size = path.stat().st_size
+                self.done[number] = _committed(self.plan.units[number], path.name, size, shard)
+            self._by_visual_digest[shard.attributes["visual_digest"]] = path
+
+    def _valid(self, path: Path) -> Shard | None:
+        try:
+            shard = read_shard(path)
+            if not {"digest", "visual_digest"} <= set(shard.attributes):
+                raise IntegrityError(f"{path.name} does not say which unit it is")
+        except IntegrityError as error:
+            _log.warning("%s; it was moved to quarantine/ and its unit is computed again", error)
+            quarantine = self.path / "quarantine"
+            quarantine.mkdir(exist_ok=True)
+            path.rename(quarantine / path.name)
+            return None
+        return shard
+
+
+@contextmanager
+def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterator[StoreWriter]:
+    """Locks the store at `path`, made where absent, and yields its writer, with what is already done.
+
+    A store of another recipe is always refused; one of other data too, unless `update` is given.
+
+    Raises:
+        LockedError: another job is writing it.
+        MismatchError: recipe or data differ; the message names what.
+        StoreError: there is something else at `path`.
+        StorageError: the file system refuses.
+    """
+    _make_folders(path)
+    with locked(path / ".lock"):
+        for leftover in (path / ".tmp").iterdir():
+            leftover.unlink()
+        writer = StoreWriter(path, plan)
+        if not (path / NAME).exists():
+            write_manifest(path, plan)
+        old = read_manifest(path)
+        refuse_mismatch(path, old, plan, update)
+        if old.state == COMPLETE and old.fingerprint == plan.fingerprint and _all_there(path, old):
+            writer.done = dict(enumerate(old.units))
+        else:
+            writer.resume()
+        yield writer
+
+
+def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = False) -> None:
+    """Raises MismatchError, every difference named, unless the store is of the plan's recipe and data.
+
+    With `update` other data is accepted and another recipe is not.
+    """
+    recipe = old.recipe.differences(plan.recipe)
+    if recipe:
+        raise MismatchError(
+            f"{path} was made by another recipe: {'; '.join(recipe)} (here: the store, there: this command); "
+            f"use another --store"
+        )
+    data = old.differences(plan)
+    if data and not update:
+        raise MismatchError(
+            f"{path} was made from other data: {'; '.join(data)}; give --update to compute what changed, "
+            f"or another --store"
+        )
+
+
+def _make_folders(path: Path) -> None:
+    strangers = path.exists() and not (path / NAME).exists() and not (path / ".lock").exists()
+    if strangers and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path} exists and is no feature store; choose another --store")
+    try:
+        for folder in (path, path / "shards", path / ".tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        fsync_folder(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"could not make the store {path} ({error}); choose a --store that can be written"
+        ) from error
+
+
+def _shards(path: Path) -> list[Path]:
+    return sorted((path / "shards").glob("u*.h5"))
+
+
+def _all_there(path: Path, manifest: Manifest) -> bool:
+    """Whether every shard of a complete store is there at its full size; reading it checks every byte."""
+    files = {entry.name: entry.stat().st_size for entry in os.scandir(path / "shards")}
+    return all(files.get(unit.shard) == unit.bytes for unit in manifest.units)
+
+
+def _attributes(plan: Manifest, unit: Unit) -> dict[str, str]:
+    return {"recipe": _canonical(plan), "digest": unit.digest, "visual_digest": unit.visual_digest}
+
+
+def _canonical(plan: Manifest) -> str:
+    return "; ".join(f"{name}={value}" for name, value in plan.recipe.to_dict().items())
+
+
+def _committed(unit: Unit, name: str, size: int, shard: Shard) -> Unit:
+    counts = Counter((item.kind, item.reason) for item in shard.skipped)
+    skipped: dict[str, dict[str, int]] = {}
+    for (kind, reason), count in sorted(counts.items()):
+        skipped.setdefault(kind, {})[reason] = count
+    return replace(
+        unit,
+        shard=name,
+        bytes=size,
+        stored_frames=len(shard.frame_name),
+        stored_persons=len(shard.visual),
+        stored_pairs=len(shard.pair),
+        zeros=int(np.count_nonzero(shard.visual == 0)),
+        skipped=skipped,
+    )
