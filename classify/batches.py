@@ -1,0 +1,124 @@
+"""What the model is fed: batches of pairs, and the source that cuts them from features held on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classify.selection import Split
+from store.tables import Features, Floats, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """B pairs of P persons, on one device.
+
+    `persons` are feature rows (P, D) float32 in cached mode and crops (P, 3, S, S) uint8 in end-to-end mode.
+    """
+
+    persons: Tensor
+    a: Tensor  # (B,) int64, rows of `persons`
+    b: Tensor  # (B,) int64, rows of `persons`
+    spatial: Tensor  # (B, 8) float32, see extract.spatial
+    label: Tensor  # (B,) int64, class index
+
+
+class Source(Protocol):
+    """The samples of one split as batches; `CachedSource` and `CropSource` are the two."""
+
+    samples: int
+    batches: int
+
+    def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
+        """One pass: in order without a generator, else in the order that `generator` (on the CPU) draws."""
+
+
+@dataclass(frozen=True)
+class Visual:
+    """The backbone's output for every person, whole on the device and in the dtype of the store.
+
+    float16 rows become float32 when a batch is gathered: one small operator a step for half the memory.
+    """
+
+    upright: Tensor  # (N, D)
+    flipped: Tensor | None  # (N, D), the mirrored crops
+
+    @classmethod
+    def load(cls, features: Features, device: torch.device) -> "Visual":
+        """Moves the visual features of a store to `device`."""
+        flipped = features.visual_flipped
+        return cls(_tensor(features.visual, device), None if flipped is None else _tensor(flipped, device))
+
+
+class CachedSource:
+    """Batches gathered from `Visual`: an epoch is slices of a permutation, and no row leaves the device.
+
+    A batch holds both persons of each pair, A's rows first; a person of two pairs stands twice, since finding the
+    unique rows would cost more than projecting one again. Where the store has mirrored crops, one coin a batch
+    picks the view in training.
+    """
+
+    def __init__(self, tables: Tables, visual: Visual, split: Split, batch_size: int, balanced: bool = False):
+        device = visual.upright.device
+        self._visual = visual
+        self._pairs = torch.from_numpy(sorted_pairs(tables, split).T.copy()).to(device)  # (2, m)
+        self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32)).to(device)  # (m, 8)
+        self._label = torch.from_numpy(split.labels.copy()).to(device)  # (m,)
+        self._weights = sampling_weights(split) if balanced else None
+        self._batch_size = batch_size
+        self._rows = torch.arange(2 * min(batch_size, len(split.labels)), device=device)
+        self.samples = len(split.labels)
+        self.batches = -(-self.samples // batch_size)
+
+    def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
+        """One pass; see `Source`."""
+        pairs, spatial, label = self._pairs, self._spatial, self._label
+        flips = self._flips(generator)
+        if generator is not None:
+            order = draw_order(self.samples, self._weights, generator).to(label.device)
+            pairs, spatial, label = pairs[:, order], spatial[order], label[order]
+        for batch, start in enumerate(range(0, self.samples, self._batch_size)):
+            here = slice(start, start + self._batch_size)
+            yield self._batch(pairs[:, here], spatial[here], label[here], flips[batch])
+
+    def _batch(self, pairs: Tensor, spatial: Tensor, label: Tensor, flip: bool) -> PairBatch:
+        visual = self._visual.flipped if flip and self._visual.flipped is not None else self._visual.upright
+        persons = visual.index_select(0, pairs.reshape(-1)).float()  # (2B, D)
+        count = len(label)
+        return PairBatch(persons, self._rows[:count], self._rows[count : 2 * count], spatial, label)
+
+    def _flips(self, generator: torch.Generator | None) -> list[bool]:
+        if generator is None or self._visual.flipped is None:
+            return [False] * self.batches
+        coins: list[bool] = torch.randint(0, 2, (self.batches,), generator=generator).bool().tolist()
+        return coins
+
+
+def sorted_pairs(tables: Tables, split: Split) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """(m, 2) person rows of each pair, the smaller first: (A, B) and (B, A) make the same batch, bit for bit."""
+    return np.sort(tables.pair[split.pairs].astype(np.int64), axis=1)
+
+
+def draw_order(samples: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+    """(m,) int64: a permutation, or with `weights` (m,) as many draws with replacement."""
+    if weights is None:
+        return torch.randperm(samples, generator=generator)
+    return torch.multinomial(weights, samples, replacement=True, generator=generator)
+
+
+def sampling_weights(split: Split) -> Tensor:
+    """(m,) float64: one over the size of each sample's class, so that every class present is drawn equally often."""
+    return torch.from_numpy(1.0 / np.bincount(split.labels)[split.labels])
+
+
+def training_persons(tables: Tables, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """(P,) sorted rows of the persons that stand in a pair of `split`."""
+    return np.unique(tables.pair[split.pairs].astype(np.int64))
+
+
+def _tensor(array: Floats, device: torch.device) -> Tensor:
+    """A memory-mapped file is read-only, which a tensor cannot be: such an array is copied into memory."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -1,0 +1,97 @@
+"""The source of end-to-end batches: crops of the persons of a batch, read ahead of the model."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classify.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
+from classify.selection import Split
+from extract.crops import crop_people
+from extract.frames import read_frame
+from store.tables import Tables
+
+
+class CropSource:
+    """Batches of crops: each person of a batch stands once, each frame of a batch is decoded once.
+
+    A pool of `workers` threads (decoding and cropping release the GIL) reads at most `workers` + 1 batches ahead;
+    with 0 workers the batch is read when it is asked for. The order does not depend on the workers.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        image_paths: Sequence[Path],  # (F,)
+        split: Split,
+        *,
+        batch_size: int,
+        crop_size: int,
+        device: torch.device,
+        workers: int = 0,
+        balanced: bool = False,
+    ):
+        self._tables = tables
+        self._paths = image_paths
+        self._pairs = sorted_pairs(tables, split)  # (m, 2)
+        self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
+        self._label = torch.from_numpy(split.labels.copy())  # (m,)
+        self._weights = sampling_weights(split) if balanced else None
+        self._batch_size = batch_size
+        self._crop_size = crop_size
+        self._device = device
+        self._workers = workers
+        self.samples = len(split.labels)
+        self.batches = -(-self.samples // batch_size)
+
+    def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
+        """One pass; see `classify.batches.Source`.
+
+        Raises:
+            FrameError: an image cannot be read.
+        """
+        order = torch.arange(self.samples)
+        if generator is not None:
+            order = draw_order(self.samples, self._weights, generator)
+        parts = torch.split(order, self._batch_size)
+        if self._workers == 0:
+            yield from (self._on_device(self._read(part)) for part in parts)
+        else:
+            yield from self._ahead(parts)
+
+    def _ahead(self, parts: Sequence[Tensor]) -> Iterator[PairBatch]:
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="crops")
+        waiting: deque[Future[PairBatch]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(self._read, part))
+                if len(waiting) > self._workers + 1:
+                    yield self._on_device(waiting.popleft().result())
+            while waiting:
+                yield self._on_device(waiting.popleft().result())
+        finally:  # an error, or a reader that stops early, leaves no work behind
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, part: Tensor) -> PairBatch:
+        """The batch of the samples `part` (B,), on the CPU."""
+        persons, places = np.unique(self._pairs[part.numpy()], return_inverse=True)
+        rows = torch.from_numpy(places.reshape(-1, 2).T.copy())  # (2, B)
+        return PairBatch(self._crops(persons), rows[0], rows[1], self._spatial[part], self._label[part])
+
+    def _crops(self, persons: NDArray[np.int64]) -> Tensor:
+        """(P, 3, S, S) uint8 crops of person rows (P,), sorted, so that those of a frame stand together."""
+        frames = np.searchsorted(self._tables.frame_offset, persons, side="right") - 1
+        crops = [
+            crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._crop_size)
+            for frame in np.unique(frames)
+        ]
+        return torch.cat(crops)
+
+    def _on_device(self, batch: PairBatch) -> PairBatch:
+        parts = (batch.persons, batch.a, batch.b, batch.spatial, batch.label)
+        return PairBatch(*(part.to(self._device) for part in parts))

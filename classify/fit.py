@@ -1,0 +1,175 @@
+"""One fit for both modes: cached features and crops, head alone and end to end."""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
+
+from classify.batches import Source
+from classify.checkpoint import BEST, LAST, About, Checkpoint, restore, save
+from classify.evaluate import evaluate
+from classify.history import Record, best_of, epochs_without_gain, write_history
+from classify.losses import Objective
+from classify.model import Stage2Model
+from classify.progress import log_train, log_validation
+from classify.schedule import learning_rate
+from configs.errors import CheckpointError, Stage2Error
+from configs.resnet_stage2_config import ResNetStage2Config
+
+METRICS = "metrics.jsonl"
+_FREE = {"checkpoint_dir", "data_path", "device", "log_interval", "num_workers", "weights"}  # may differ on resuming
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """What training moves, and resuming brings back."""
+
+    model: Stage2Model
+    optimizer: Adam
+    generator: torch.Generator  # orders the samples; on the CPU
+
+
+def fit(
+    model: Stage2Model,
+    train: Source,
+    val: Source,
+    objective: Objective,
+    about: About,
+    *,
+    folder: Path,
+    warm: bool = False,
+    resume: Checkpoint | None = None,
+) -> list[Record]:
+    """Trains until the last epoch, or until the validation MPCA has not risen for `patience` epochs.
+
+    Each epoch leaves last.pth and metrics.jsonl in `folder`, each new best one best_model.pth. A `warm` model is
+    evaluated before its first step, as epoch 0, and kept where training never beats it. With `resume`, goes on after
+    that checkpoint's epoch, to the same numbers as without the interruption. Random numbers come from PyTorch's
+    global generator, which the caller seeds, and from one seeded with the configuration's seed.
+
+    Returns:
+        the history: one record an epoch.
+
+    Raises:
+        Stage2Error: the loss is no longer finite.
+        CheckpointError: `resume` is of another run.
+    """
+    config = about.config
+    torch.set_flush_denormal(True)  # dead units would otherwise leave denormals, which slow a CPU down 3 times
+    moving = _Moving(model, _adam(model, config), torch.Generator().manual_seed(config.seed))
+    history: list[Record] = []
+    if resume is not None:
+        history = _resume(resume, about, moving)
+    elif warm:
+        history = [{"epoch": 0, "learning_rate": 0.0, "train_loss": None} | _validate(model, val, objective)]
+        _keep(moving, history, about, folder)
+    while not _finished(history, config):
+        epoch = history[-1]["epoch"] + 1 if history else 1
+        loss = _train_epoch(moving, train, objective, config, epoch)
+        rate = moving.optimizer.param_groups[0]["lr"]
+        record = {"epoch": epoch, "learning_rate": rate, "train_loss": loss}
+        history.append(record | _validate(model, val, objective))
+        _keep(moving, history, about, folder)
+    return history
+
+
+def _train_epoch(
+    moving: _Moving, source: Source, objective: Objective, config: ResNetStage2Config, epoch: int
+) -> float:
+    """The mean loss of an epoch. The device is waited for only where a line is logged, and at the end."""
+    model, optimizer = moving.model, moving.optimizer
+    model.train()
+    parameters = model.trainable()
+    device = parameters[0].device
+    total = torch.zeros((), device=device)
+    done = 0
+    for index, batch in enumerate(source.epoch(moving.generator)):
+        _set_rate(optimizer, config, (epoch - 1) * source.batches + index, source.batches)
+        loss = objective.loss(model(batch), batch.label)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(parameters, config.grad_clip)
+        optimizer.step()
+        if index % config.log_interval == 0:
+            log_train(epoch, done, source.samples, loss.item())
+        total += loss.detach() * len(batch.label)
+        done += len(batch.label)
+    mean = total.item() / done
+    if not math.isfinite(mean):
+        raise Stage2Error(f"the loss is {mean} in epoch {epoch}; try a smaller --lr, or check the features")
+    return mean
+
+
+def _validate(model: Stage2Model, source: Source, objective: Objective) -> Record:
+    """The validation part of an epoch's record."""
+    figures = evaluate(model, source, objective, "val")
+    names = ("loss", "accuracy", "mpca", "classes_present", "per_class_accuracy")
+    return {f"val_{name}": figures[name] for name in names}
+
+
+def _keep(moving: _Moving, history: list[Record], about: About, folder: Path) -> None:
+    """Saves what the epoch brought: the best model first, so that no record speaks of a model that is not there."""
+    record = history[-1]
+    best = best_of(history) is record
+    if best:
+        save(folder / BEST, about, moving.model, record)
+    log_validation(record, best)
+    extra = {"optimizer": moving.optimizer.state_dict(), "history": history, "random": _random_state(moving)}
+    save(folder / LAST, about, moving.model, record, **extra)
+    write_history(folder / METRICS, history)
+
+
+def _finished(history: list[Record], config: ResNetStage2Config) -> bool:
+    if not history:
+        return False
+    return bool(history[-1]["epoch"] >= config.epochs or epochs_without_gain(history) >= config.patience)
+
+
+def _adam(model: Stage2Model, config: ResNetStage2Config) -> Adam:
+    parameters = model.trainable()
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+
+
+def _set_rate(optimizer: Adam, config: ResNetStage2Config, step: int, batches: int) -> None:
+    warmup, total = round(config.warmup_epochs * batches), config.epochs * batches
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config.learning_rate, warmup, total)
+
+
+def _random_state(moving: _Moving) -> dict[str, Tensor]:
+    device = moving.model.trainable()[0].device
+    state = {"order": moving.generator.get_state(), "cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _resume(resume: Checkpoint, about: About, moving: _Moving) -> list[Record]:
+    _check_same_run(resume.about, about)
+    restore(moving.model, resume.model, LAST)
+    random: dict[str, Any] = resume.extra["random"]
+    try:
+        moving.optimizer.load_state_dict(resume.extra["optimizer"])
+        moving.generator.set_state(random["order"])
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{LAST} does not fit this run ({error}); start anew with --overwrite") from error
+    return list(resume.extra["history"])
+
+
+def _check_same_run(saved: About, about: About) -> None:
+    for item in fields(ResNetStage2Config):
+        old, new = getattr(saved.config, item.name), getattr(about.config, item.name)
+        if old != new and item.name not in _FREE:
+            raise CheckpointError(
+                f"{LAST} was written with {item.name} {old!r}, not {new!r}; resume with the same settings"
+            )
+    for name in ("kind", "feature_dim", "backbone", "store_fingerprint"):
+        if getattr(saved, name) != getattr(about, name):
+            raise CheckpointError(f"{LAST} is of another {name}; resume on the same data and weights")

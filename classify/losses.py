@@ -1,0 +1,56 @@
+"""The training loss: cross entropy, evenness over the classes, and accuracy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: class weights (C,) float32 on the device, and the weights of the two extra terms."""
+
+    class_weight: Tensor
+    mpca_weight: float
+    acc_weight: float
+
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The scalar loss of logits (B, C) and labels (B,) int64; see `stage2_loss`."""
+        return stage2_loss(logits, label, self.class_weight, self.mpca_weight, self.acc_weight)
+
+
+def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight: float, acc_weight: float) -> Tensor:
+    """CE_w + mpca_weight * Var_c(s_c) - acc_weight * s, of logits (B, C) and labels (B,) int64; a scalar.
+
+    - CE_w: cross entropy, each sample weighted by its class and divided by the sum of the weights.
+    - s_c: mean softmax probability of class c over the batch's samples of class c. Var_c is the population variance
+      (divided by the number of classes present) over the classes present, hence 0 where only one is.
+    - s: mean softmax probability of the true class over the batch.
+
+    Only tensor operators, so that nothing waits for the device.
+    """
+    one_hot = (label.unsqueeze(1) == torch.arange(logits.shape[1], device=label.device)).to(logits.dtype)  # (B, C)
+    log_true = (torch.log_softmax(logits, dim=1) * one_hot).sum(1)  # (B,)
+    weight = one_hot @ class_weight.to(logits.dtype)  # (B,)
+    cross_entropy = -(weight @ log_true) / weight.sum()
+    true = log_true.exp()  # (B,)
+    counts = one_hot.sum(0)  # (C,)
+    share = (counts > 0).to(logits.dtype) / (counts > 0).sum()  # (C,), 1 / classes present
+    soft = (true @ one_hot) / counts.clamp_min(1)  # (C,)
+    variance = (soft - soft @ share).square() @ share
+    return cross_entropy + mpca_weight * variance - acc_weight * true.mean()
+
+
+def class_weights(counts: NDArray[np.int64], balance: str) -> Tensor:
+    """(C,) float32: with balance "loss" one over the class's count, mean 1 over the classes present; else ones.
+
+    A class that training never sees keeps weight 1, so that it is not hidden from the validation loss.
+    """
+    weight = np.ones(len(counts))
+    present = counts > 0
+    if balance == "loss":
+        inverse = 1.0 / counts[present]
+        weight[present] = inverse / inverse.mean()
+    return torch.from_numpy(weight.astype(np.float32))

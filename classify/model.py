@@ -1,0 +1,25 @@
+"""The model is backbone + head; the cache is the backbone's output."""
+
+from torch import Tensor, nn
+
+from classify.batches import PairBatch
+from classify.head import FusionHead
+
+
+class Stage2Model(nn.Module):
+    """Persons -> features -> logits. In cached mode the persons are features and the backbone is the identity."""
+
+    def __init__(self, backbone: nn.Module, head: FusionHead):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Logits (B, C) of a batch of B pairs."""
+        features = self.backbone(batch.persons)  # (P, D)
+        logits: Tensor = self.head(features, batch.a, batch.b, batch.spatial)
+        return logits
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that training moves; frozen ones are left out."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]

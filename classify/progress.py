@@ -1,0 +1,60 @@
+"""The lines that a run prints, word for word those of the training guide."""
+
+import logging
+from typing import Any
+
+from classify.batches import Source
+from classify.selection import Split
+from configs.resnet_stage2_config import ResNetStage2Config
+
+log = logging.getLogger("stage2")
+RULE = "=" * 62
+
+
+def log_configuration(config: ResNetStage2Config) -> None:
+    """The configuration block."""
+    spatial = 7 * config.use_geometric + config.use_scene_context
+    for line in (
+        RULE,
+        "RESNET STAGE2 CONFIGURATION",
+        RULE,
+        "Model Architecture:",
+        "  Type: resnet_relation",
+        f"  Backbone: {config.backbone_name}",
+        f"  Visual features: {config.visual_feature_dim}D",
+        f"  Spatial features: {spatial}D",
+        f"  Fusion strategy: {config.fusion_strategy}",
+        "",
+        "Training:",
+        f"  Epochs: {config.epochs}",
+        f"  Batch size: {config.batch_size}",
+        f"  Learning rate: {config.learning_rate}",
+        f"  Optimizer: {config.optimizer}",
+        "",
+    ):
+        log.info(line)
+
+
+def log_data(splits: dict[str, Split], sources: dict[str, Source], config: ResNetStage2Config) -> None:
+    """The data loaders block, and how many classes each split's MPCA is a mean of."""
+    log.info("✅ ResNet Stage2 data loaders created:")
+    for name, source in sources.items():
+        title = f"{name.capitalize()}:"
+        log.info("   %-6s %s samples, %s batches", title, f"{source.samples:,}", f"{source.batches:,}")
+    total = len(config.classes)
+    occurring = ", ".join(f"{name} {(split.counts(total) > 0).sum()}" for name, split in splits.items())
+    log.info("   MPCA is the mean over the classes that occur, of %d: %s", total, occurring)
+    log.info("")
+
+
+def log_train(epoch: int, done: int, samples: int, loss: float) -> None:
+    """A line every `log_interval` batches; `done` samples came before this batch, `loss` is the batch's."""
+    log.info("Train Epoch: %d [%5d/%d (%3.0f%%)] Loss: %.6f", epoch, done, samples, 100 * done / samples, loss)
+
+
+def log_validation(record: dict[str, Any], best: bool) -> None:
+    """The epoch's figures on the validation split, and whether they are the best so far."""
+    figures = (record["epoch"], record["val_loss"], record["val_accuracy"], record["val_mpca"])
+    log.info("Val Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", *figures)
+    if best:
+        log.info("New best model saved! mpca: %.4f", record["val_mpca"])
