@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from configs.checks import check_choices, check_ranges, check_type
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
 from configs.errors import ConfigError
 from configs.splits import JRDB_SPLIT, SceneSplit
@@ -58,13 +59,9 @@ class ResNetStage2Config:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check_type(item.name, getattr(self, item.name), item.type)
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}")
+            check_type(item.name, getattr(self, item.name), item.type)
+        check_choices(self, _CHOICES)
+        check_ranges(self, _RANGES)
         check_classes(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,20 +116,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "log_interval": (1, 1_000_000),
     "seed": (0, 2**63 - 1),
 }
-
-
-def _check_type(name: str, value: object, expected: Any) -> None:
-    """Strict types: a bool is no int, and only an int may stand for a float."""
-    if expected is float:
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    elif expected is int:
-        good = isinstance(value, int) and not isinstance(value, bool)
-    elif expected in (str, bool, SceneSplit):
-        good = isinstance(value, expected)
-    else:
-        good = isinstance(value, tuple)
-    if not good:
-        raise ConfigError(f"{name} is {value!r}; it must be {getattr(expected, '__name__', expected)}")
 
 
 def _classes(value: object) -> tuple[PairClass, ...]:

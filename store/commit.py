@@ -4,6 +4,7 @@ A temporary file on the same file system is written, fsynced and renamed over it
 fsynced. A reader sees the old file or the new one, never a part; a full disk leaves nothing behind.
 """
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -65,3 +66,8 @@ def _write_durably(path: Path, data: Bytes) -> None:
             raise _FsyncError(f"fsync: {error}") from error
     finally:
         os.close(descriptor)
+
+
+def sha256(data: Bytes) -> str:
+    """The sha256 of `data` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()

@@ -4,7 +4,6 @@ The file is built and read in memory: HDF5 itself never touches the disk, where 
 Datasets are contiguous, so the arrays are views of the bytes that were just hashed.
 """
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import IntegrityError
+from store.commit import sha256
 from store.tables import Floats, Ints
 
 # name -> (kind of number, rank); visual_flipped is there in a store of two views only
@@ -132,7 +132,7 @@ def read_shard(path: Path) -> Shard:
         image = path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read ({error}); run the same `stage2 extract` again") from error
-    if hashlib.sha256(image).hexdigest() != path.stem.partition("-")[2]:
+    if sha256(image) != path.stem.partition("-")[2]:
         raise IntegrityError(f"{path} does not match its checksum; run `stage2 store repair` or extract again")
     return parse_shard(image, path.name)
 

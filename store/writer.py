@@ -4,7 +4,6 @@ A unit is done when a shard that carries its digest is published under the sha25
 nothing else is believed, and nothing published is ever opened for writing.
 """
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
-from store.commit import fsync_folder, publish
+from store.commit import fsync_folder, publish, sha256
+from store.find import serves
 from store.lock import locked
 from store.manifest import COMPLETE, NAME, Manifest, Unit, read_manifest, write_manifest
 from store.shard import Shard, read_shard, shard_image
@@ -47,7 +47,7 @@ class StoreWriter:
         """Publishes unit `number`; when this returns the unit survives a kill or a power cut. Raises StorageError."""
         unit = self.plan.units[number]
         image = shard_image(replace(shard, attributes=_attributes(self.plan, unit)))
-        name = f"u{number:08d}-{hashlib.sha256(image).hexdigest()}.h5"
+        name = f"u{number:08d}-{sha256(image)}.h5"
         publish(self.path / "shards" / name, image, self.path / ".tmp")
         self.done[number] = _committed(unit, name, len(image), shard)
 
@@ -110,11 +110,16 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
             write_manifest(path, plan)
         old = read_manifest(path)
         refuse_mismatch(path, old, plan, update)
-        if old.state == COMPLETE and old.fingerprint == plan.fingerprint and _all_there(path, old):
-            writer.done = dict(enumerate(old.units))
-        else:
-            writer.resume()
+        writer.resume()
         yield writer
+
+
+def finished(path: Path, wanted: Manifest) -> bool:
+    """Whether the store at `path` is complete, all its files are there, and it holds everything of `wanted`."""
+    if not (path / NAME).exists():
+        return False
+    old = read_manifest(path)
+    return old.state == COMPLETE and serves(old, wanted) and _all_there(path, old)
 
 
 def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = False) -> None:

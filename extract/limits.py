@@ -1,0 +1,48 @@
+"""How much may be left out before the job stops."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from configs.errors import TooManySkippedError
+from extract.plan import PlannedUnit
+from store.manifest import Unit
+
+KINDS = ("frame", "person", "pair")
+Reasons = Counter[tuple[str, str]]  # (kind, reason) -> count
+
+
+def known_skips(units: Iterable[PlannedUnit]) -> Reasons:
+    """What is known to be left out before any image is read: unusable annotations and absent images."""
+    counts: Reasons = Counter()
+    for unit in units:
+        counts.update((item.kind, item.reason) for item in unit.skipped)
+        missing = unit.image_bytes < 0
+        counts["frame", "image_missing"] += int(missing.sum())
+        counts["person", "image_missing"] += int(
+            (unit.tables.frame_offset[1:] - unit.tables.frame_offset[:-1])[missing].sum()
+        )
+        counts["pair", "image_missing"] += int(missing[unit.tables.pair_frame].sum())
+    return counts
+
+
+def stored_skips(units: Iterable[Unit]) -> Reasons:
+    """What committed units left out."""
+    counts: Reasons = Counter()
+    for unit in units:
+        for kind, reasons in unit.skipped.items():
+            counts.update({(kind, reason): count for reason, count in reasons.items()})
+    return counts
+
+
+def check_limit(skipped: Reasons, units: Iterable[Unit], limit: float) -> None:
+    """Raises TooManySkippedError, with the reasons, where more than `limit` of any kind of item is left out."""
+    units = list(units)
+    for kind in KINDS:
+        planned = sum(getattr(unit, f"{kind}s") for unit in units)
+        reasons = {reason: count for (of, reason), count in skipped.most_common() if of == kind and count}
+        if sum(reasons.values()) > limit * planned:
+            listed = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+            raise TooManySkippedError(
+                f"{sum(reasons.values())} of {planned} planned {kind}s cannot be stored ({listed}), more than "
+                f"--max_skipped {limit:g} allows; mend the data, or raise --max_skipped"
+            )

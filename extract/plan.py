@@ -1,0 +1,113 @@
+"""Settles what an extraction will do before the first crop is forwarded: which frames, which people, which units."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from extract.backbone import LAYER, NORMALISATION
+from extract.crops import BOX_RULE, INTERPOLATION, PADDING
+from extract.jrdb import Scene, read_scenes
+from extract.weights import LoadedBackbone
+from store.manifest import Selection, Unit
+from store.recipe import Recipe
+from store.shard import Skipped
+from store.subset import paired_persons, persons_per_frame, subset
+from store.tables import Ints, Tables
+
+UNIT_CROPS = 4096  # aimed at; a scene's crops are shared out evenly, so a unit has 2,000 to 6,200, small scenes less
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """A run of frames of one scene with everything that its shard will be made from."""
+
+    tables: Tables  # one scene, these frames, the selected persons
+    people: Ints  # (F,) how many people each frame has, selected or not
+    image_bytes: Ints  # (F,) -1 where there is no image
+    skipped: tuple[Skipped, ...]  # what reading the annotations left out
+
+    @property
+    def scene(self) -> str:
+        """The scene's name."""
+        return self.tables.scenes[0]
+
+
+def make_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, precision: str) -> Recipe:
+    """The recipe of features by this backbone with this project's crops."""
+    return Recipe(
+        backbone=loaded.backbone.name,
+        layer=LAYER,
+        weights_sha256=loaded.sha256,
+        visual_dim=loaded.backbone.out_dim,
+        crop_size=crop_size,
+        padding=PADDING,
+        box_rule=BOX_RULE,
+        interpolation=INTERPOLATION,
+        normalisation=NORMALISATION,
+        precision=precision,
+        dtype=dtype,
+        views=views,
+    )
+
+
+def plan_units(data_path: Path, selection: Selection) -> list[PlannedUnit]:
+    """All units of the data. Raises DataError."""
+    return [unit for scene in read_scenes(data_path) for unit in plan_scene(scene, selection)]
+
+
+def plan_scene(scene: Scene, selection: Selection) -> list[PlannedUnit]:
+    """The units of one scene: contiguous runs of its selected frames with about as many crops each."""
+    frames = scene.tables.frame_index % selection.frame_interval == 0
+    persons = np.ones(len(scene.tables.box), bool)
+    if selection.persons == "paired":
+        persons = paired_persons(scene.tables)
+    tables = subset(scene.tables, frames, persons)
+    people, image_bytes = persons_per_frame(scene.tables)[frames], scene.image_bytes[frames]
+    runs = _runs(persons_per_frame(tables))
+    return [_take(tables, people, image_bytes, scene.skipped, run) for run in runs]
+
+
+def _runs(crops: Ints) -> list[slice]:
+    """Cuts frames with so many crops each into runs of about UNIT_CROPS; no frames, no run."""
+    total = int(crops.sum())
+    count = max(1, round(total / UNIT_CROPS))
+    run_of = np.minimum((np.cumsum(crops) - crops) * count // max(total, 1), count - 1)
+    edges = np.flatnonzero(np.diff(run_of, prepend=-1, append=count)).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def _take(tables: Tables, people: Ints, image_bytes: Ints, skipped: tuple[Skipped, ...], run: slice) -> PlannedUnit:
+    frames = np.zeros(len(people), bool)
+    frames[run] = True
+    names = set(tables.frame_name[run].tolist())
+    return PlannedUnit(
+        tables=subset(tables, frames, np.ones(len(tables.box), bool)),
+        people=people[run],
+        image_bytes=image_bytes[run],
+        skipped=tuple(item for item in skipped if item.frame in names),
+    )
+
+
+def describe(unit: PlannedUnit, recipe: Recipe) -> Unit:
+    """The unit as STORE.json names it: planned counts include what reading the annotations left out."""
+    tables = unit.tables
+    total = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
+    total.update(repr((unit.scene, tables.frame_name.tolist(), unit.image_bytes.tolist())).encode())
+    for array in (tables.frame_offset, tables.frame_index, tables.box, tables.person_id):
+        total.update(np.ascontiguousarray(array).tobytes())
+    visual_digest = total.hexdigest()
+    for array in (tables.pair, tables.label, unit.people):
+        total.update(np.ascontiguousarray(array).astype(np.int64).tobytes())
+    total.update(repr((tables.label_sets, unit.skipped)).encode())
+    left_out = [item.kind for item in unit.skipped]
+    return Unit(
+        scene=unit.scene,
+        frames=len(tables.frame_name),
+        persons=len(tables.box) + left_out.count("person"),
+        pairs=len(tables.pair) + left_out.count("pair"),
+        digest=total.hexdigest(),
+        visual_digest=visual_digest,
+    )

@@ -1,0 +1,22 @@
+"""Loads files of tensors from anywhere without running anything that they hold."""
+
+from pathlib import Path
+from pickle import UnpicklingError  # the type of error alone: nothing is unpickled outside torch's safe loader
+from typing import Any
+
+import torch
+
+
+def read_tensor_file(path: Path) -> Any:
+    """The tensors and plain values of a torch.save file, on the CPU.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError("there is no such file") from error
+    except (OSError, RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError, UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ValueError(reason) from error

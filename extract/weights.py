@@ -1,0 +1,131 @@
+"""Where a backbone's weights come from, and the checksum by which a store knows them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor
+
+from configs.errors import WeightsError
+from extract.backbone import Backbone
+from extract.tensor_file import read_tensor_file
+
+IMAGENET, RANDOM = "imagenet", "random"
+_UNUSED = ("fc.",)  # the classifier above the pooled layer
+_PREFIXES = ("backbone.resnet.", "resnet.", "module.", "backbone.")
+_ENUM = {"resnet18": "ResNet18_Weights", "resnet34": "ResNet34_Weights", "resnet50": "ResNet50_Weights"}
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone in eval mode with the identity of its weights."""
+
+    backbone: Backbone
+    sha256: str  # of the tensors
+    source: str  # for people: "imagenet", "random", or a file's name
+
+
+def load_backbone(name: str, weights: str, freeze: bool = True) -> LoadedBackbone:
+    """The backbone `name` with weights "imagenet" (torchvision's IMAGENET1K_V1), "random" or those of a file.
+
+    IMAGENET1K_V1 and not V2: V2's training recipe buys ImageNet accuracy at the price of frozen features.
+    Random weights are drawn with one fixed seed, so that a store of them serves every run.
+
+    Raises:
+        WeightsError: the weights cannot be had, or do not fit; what is wrong is named.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(name, freeze)
+    if weights == IMAGENET:
+        _fit(backbone, _imagenet(name), "torchvision's ImageNet weights")
+    elif weights != RANDOM:
+        _fit(backbone, backbone_state(Path(weights)), weights)
+    source = weights if weights in (IMAGENET, RANDOM) else Path(weights).name
+    return LoadedBackbone(backbone, state_sha256(backbone.resnet.state_dict()), source)
+
+
+def state_sha256(state: State) -> str:
+    """sha256 over names, shapes and values: the same tensors in another file have the same one."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        if not key.endswith("num_batches_tracked"):  # counts training steps, changes no output
+            tensor = state[key].detach().cpu().contiguous()
+            total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            total.update(tensor.numpy().tobytes())
+    return total.hexdigest()
+
+
+def backbone_state(path: Path) -> State:
+    """The backbone's tensors of a file: a torchvision state_dict, or the checkpoint of an end-to-end run.
+
+    Raises:
+        WeightsError: the file is missing, damaged, holds more than tensors and plain values, or holds no backbone.
+    """
+    try:
+        content = read_tensor_file(path)
+    except ValueError as error:
+        raise WeightsError(f"the weights {path} cannot be loaded ({error}); check --weights") from error
+    model = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(model, dict):
+        raise WeightsError(f"{path} holds a {type(model).__name__} instead of a state_dict; save model.state_dict()")
+    tensors = {_plain(str(key)): value for key, value in model.items() if isinstance(value, Tensor)}
+    if "conv1.weight" not in tensors:
+        raise WeightsError(
+            f"{path} holds no ResNet backbone (a head-only run's checkpoint has none); give a torchvision "
+            f"state_dict or the best_model.pth of an end-to-end run"
+        )
+    return tensors
+
+
+def _plain(key: str) -> str:
+    for prefix in _PREFIXES:
+        if key.startswith(prefix):
+            return key.removeprefix(prefix)
+    return key
+
+
+def _fit(backbone: Backbone, state: State, source: str) -> None:
+    """Loads `state` into the ResNet, every tensor accounted for. Raises WeightsError, the tensor named."""
+    wanted: dict[str, Any] = backbone.resnet.state_dict()
+    given = {key: value for key, value in state.items() if not key.startswith((*_UNUSED, "head."))}
+    for key, tensor in wanted.items():
+        if key.endswith("num_batches_tracked"):
+            given.setdefault(key, tensor)
+        if key not in given:
+            raise WeightsError(f"{source} lacks {key}, so it is no {backbone.name}; check --backbone and --weights")
+        if given[key].shape != tensor.shape:
+            raise WeightsError(
+                f"{source} has {key} of shape {tuple(given[key].shape)}, {backbone.name} needs {tuple(tensor.shape)}; "
+                f"check --backbone and --weights"
+            )
+        if given[key].dtype != tensor.dtype:
+            raise WeightsError(f"{source} has {key} of type {given[key].dtype}, needed is {tensor.dtype}; convert it")
+        if tensor.is_floating_point() and not given[key].isfinite().all():
+            raise WeightsError(f"{source} has NaN or infinite values in {key}; use other weights")
+    unknown = sorted(set(given) - set(wanted))
+    if unknown:
+        raise WeightsError(f"{source} has {unknown[0]}, which {backbone.name} has not; check --backbone and --weights")
+    backbone.resnet.load_state_dict(given)
+
+
+def _imagenet(name: str) -> State:
+    """torchvision's own weights, from its cache or its server."""
+    url = getattr(torchvision.models, _ENUM[name]).IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+        except (URLError, OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"the ImageNet weights of {name} cannot be downloaded ({error}); put the file at {path}, or give "
+                f"--weights FILE or --weights random"
+            ) from error
+    return backbone_state(path)
