@@ -10,8 +10,7 @@ import click
 
 from configs.errors import Stage2Error
 from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
-from configs.resnet_stage2_config import BACKBONES, BALANCES, DEVICES, FUSIONS
-from configs.splits import SPLIT_NAMES
+from configs.resnet_stage2_config import BACKBONES, DEVICES
 
 SKIPPED = 3  # exit code: finished, with skipped items
 INTERRUPTED = 130
@@ -63,7 +62,7 @@ _num_workers = click.option("--num_workers", default=4, help="Threads that read,
 @stage2.command()
 @_options(
     _data_path,
-    click.option("--store", default="", help="Feature store to write; default: named by its fingerprint in stores/."),
+    click.option("--store", default="", show_default=False, help="Store to write.  [default: stores/<fingerprint>]"),
     click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18"),
     click.option("--weights", default="imagenet", help="imagenet, random, or a checkpoint file."),
     click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
@@ -82,14 +81,14 @@ _num_workers = click.option("--num_workers", default=4, help="Threads that read,
 )
 def extract(as_json: bool, **settings: Any) -> int:
     """Run the backbone once over all person crops into a feature store; run again, it resumes."""
-    from classify.logs import log_to_console
+    from classify.logs import console
     from configs.extraction_config import ExtractionConfig
 
     config = ExtractionConfig(**settings)
-    log_to_console(sys.stderr if as_json else sys.stdout)
     from extract.job import extract as run
 
-    found = run(config).to_dict()
+    with console(sys.stderr if as_json else sys.stdout):
+        found = run(config).to_dict()
     _show(found, as_json, _store_text)
     return SKIPPED if found["skipped"] else 0
 
@@ -112,12 +111,12 @@ def synth(out: Path, scenes: int | None, frames: int | None, people: int, seed: 
     click.echo(f"drawn: {out}")
 
 
-@stage2.group()
-def store() -> None:
+@stage2.group("store")
+def store_group() -> None:
     """Look into a feature store, check it, mend it."""
 
 
-@store.command()
+@store_group.command()
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
 @_as_json
 def info(path: Path, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """How much may be left out before the job stops."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from configs.errors import TooManySkippedError
 from extract.plan import PlannedUnit
@@ -34,15 +34,18 @@ def stored_skips(units: Iterable[Unit]) -> Reasons:
     return counts
 
 
-def check_limit(skipped: Reasons, units: Iterable[Unit], limit: float) -> None:
+def planned_items(units: Collection[PlannedUnit] | Collection[Unit]) -> dict[str, int]:
+    """Kind -> how many items are planned."""
+    return {kind: sum(getattr(unit, f"{kind}s") for unit in units) for kind in KINDS}
+
+
+def check_limit(skipped: Reasons, planned: dict[str, int], limit: float) -> None:
     """Raises TooManySkippedError, with the reasons, where more than `limit` of any kind of item is left out."""
-    units = list(units)
     for kind in KINDS:
-        planned = sum(getattr(unit, f"{kind}s") for unit in units)
         reasons = {reason: count for (of, reason), count in skipped.most_common() if of == kind and count}
-        if sum(reasons.values()) > limit * planned:
+        if sum(reasons.values()) > limit * planned[kind]:
             listed = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
             raise TooManySkippedError(
-                f"{sum(reasons.values())} of {planned} planned {kind}s cannot be stored ({listed}), more than "
+                f"{sum(reasons.values())} of {planned[kind]} planned {kind}s cannot be stored ({listed}), more than "
                 f"--max_skipped {limit:g} allows; mend the data, or raise --max_skipped"
             )

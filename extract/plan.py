@@ -34,6 +34,21 @@ class PlannedUnit:
         """The scene's name."""
         return self.tables.scenes[0]
 
+    @property
+    def frames(self) -> int:
+        """How many frames are planned."""
+        return len(self.tables.frame_name)
+
+    @property
+    def persons(self) -> int:
+        """How many persons are planned, those that reading the annotations left out included."""
+        return len(self.tables.box) + sum(item.kind == "person" for item in self.skipped)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs are planned, those that reading the annotations left out included."""
+        return len(self.tables.pair) + sum(item.kind == "pair" for item in self.skipped)
+
 
 def make_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, precision: str) -> Recipe:
     """The recipe of features by this backbone with this project's crops."""
@@ -92,7 +107,7 @@ def _take(tables: Tables, people: Ints, image_bytes: Ints, skipped: tuple[Skippe
 
 
 def describe(unit: PlannedUnit, recipe: Recipe) -> Unit:
-    """The unit as STORE.json names it: planned counts include what reading the annotations left out."""
+    """The unit as STORE.json names it."""
     tables = unit.tables
     total = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
     total.update(repr((unit.scene, tables.frame_name.tolist(), unit.image_bytes.tolist())).encode())
@@ -102,12 +117,4 @@ def describe(unit: PlannedUnit, recipe: Recipe) -> Unit:
     for array in (tables.pair, tables.label, unit.people):
         total.update(np.ascontiguousarray(array).astype(np.int64).tobytes())
     total.update(repr((tables.label_sets, unit.skipped)).encode())
-    left_out = [item.kind for item in unit.skipped]
-    return Unit(
-        scene=unit.scene,
-        frames=len(tables.frame_name),
-        persons=len(tables.box) + left_out.count("person"),
-        pairs=len(tables.pair) + left_out.count("pair"),
-        digest=total.hexdigest(),
-        visual_digest=visual_digest,
-    )
+    return Unit(unit.scene, unit.frames, unit.persons, unit.pairs, total.hexdigest(), visual_digest)

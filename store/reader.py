@@ -39,7 +39,7 @@ def join_tables(scenes: tuple[str, ...], shards: list[Shard]) -> Tables:
     """The tables of several shards as one, rows renumbered; `scenes` gives the scenes' order."""
     number = {scene: index for index, scene in enumerate(scenes)}
     frames = [len(shard.frame_name) for shard in shards]
-    persons = np.cumsum([0] + [len(shard.visual) for shard in shards])
+    persons = np.cumsum([0] + [len(shard.box) for shard in shards])
     sets = sorted({labels for shard in shards for labels in shard.label_sets})
     set_number = {labels: index for index, labels in enumerate(sets)}
     label = [np.array([set_number[s] for s in shard.label_sets] or [0], np.int32)[shard.label] for shard in shards]

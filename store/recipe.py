@@ -32,6 +32,11 @@ class Recipe:
         """Plain values for JSON."""
         return asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """What a head trained on such features must meet again; storage, precision and views are its own affair."""
+        private = {"dtype", "precision", "views", "format"}
+        return {name: value for name, value in self.to_dict().items() if name not in private}
+
     @classmethod
     def from_dict(cls, values: Any) -> "Recipe":
         """The recipe of a dict as read from JSON.

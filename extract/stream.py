@@ -1,0 +1,103 @@
+"""Planned units in, shards out: frames are read ahead by threads, crops fill fixed batches, rows come out in order."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from configs.errors import DataError
+from configs.extraction_config import ExtractionConfig
+from extract.assemble import assemble
+from extract.batcher import FeatureCollector
+from extract.device import pick_device
+from extract.forward import frozen_forward
+from extract.plan import PlannedUnit
+from extract.prepare import PreparedFrame, prepare_frame
+from extract.read_ahead import read_ahead
+from extract.weights import LoadedBackbone
+from store.shard import Shard
+
+_log = logging.getLogger("stage2")
+_STAGES = ("plan", "read", "decode", "crop", "wait", "forward", "write", "total")
+Item = TypeVar("Item")
+
+
+@dataclass
+class Tally:
+    """What was done so far; `seconds` of reading, decoding and cropping are summed over the worker threads."""
+
+    frames_decoded: int = 0
+    crops_forwarded: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0.0))
+
+
+def stream_shards(
+    units: dict[int, PlannedUnit], config: ExtractionConfig, loaded: LoadedBackbone, tally: Tally
+) -> Iterator[tuple[int, Shard]]:
+    """Reads, crops and forwards the numbered units, one after another, and yields each one's shard.
+
+    Raises:
+        DataError: an image cannot be used and `config.on_error` is "fail", or features do not fit the storage type.
+        DeviceError: the device is missing.
+    """
+    device = pick_device(config.device)
+    forward = frozen_forward(loaded.backbone, config.batch_size, config.crop_size, device, config.precision)
+    views = [FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype) for _ in range(config.views)]
+    persons = sum(len(unit.tables.box) for unit in units.values())
+    with tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar:
+        for number, frames in _frames_by_unit(units, config, tally):
+            outcomes = []
+            for frame in frames:
+                _count(frame, config, tally)
+                for view, collector in enumerate(views):
+                    collector.add(frame.crops.flip(-1) if view else frame.crops)
+                outcomes.append(replace(frame, crops=frame.crops[:0].clone()))  # lets go of the pixels
+                bar.update(len(frame.unseen))
+            features = [collector.take(loaded.backbone.out_dim) for collector in views]
+            tally.crops_forwarded = sum(collector.forwarded for collector in views)
+            tally.seconds["forward"] = sum(collector.seconds for collector in views)
+            yield number, assemble(units[number], outcomes, features[0], features[1] if len(features) > 1 else None)
+
+
+def _frames_by_unit(
+    units: dict[int, PlannedUnit], config: ExtractionConfig, tally: Tally
+) -> Iterator[tuple[int, Iterator[PreparedFrame]]]:
+    """The prepared frames of each unit, in order, read ahead across the units' borders."""
+    prepare = partial(prepare_frame, Path(config.data_path), crop_size=config.crop_size)
+    keys = [(number, frame) for number, unit in units.items() for frame in range(len(unit.tables.frame_name))]
+    ahead = read_ahead(
+        lambda key: (key[0], prepare(units[key[0]], key[1])), keys, config.num_workers, 2 * config.num_workers + 2
+    )
+    for number, group in groupby(_timed(ahead, tally), key=lambda item: item[0]):
+        yield number, (frame for _, frame in group)
+
+
+def _timed(items: Iterator[Item], tally: Tally) -> Iterator[Item]:
+    """The items; how long they had to be waited for goes to the tally."""
+    while True:
+        began = perf_counter()
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        finally:
+            tally.seconds["wait"] += perf_counter() - began
+        yield item
+
+
+def _count(frame: PreparedFrame, config: ExtractionConfig, tally: Tally) -> None:
+    """Counts a frame; one that cannot be used is said so, or stops the job where `on_error` is "fail"."""
+    if frame.reason:
+        if config.on_error == "fail":
+            raise DataError(f"{frame.message}; mend it, or give --on_error skip")
+        _log.warning("skipped a frame: %s (%s)", frame.message, frame.reason)
+        return
+    tally.frames_decoded += 1
+    for stage, seconds in zip(("read", "decode", "crop"), frame.seconds, strict=True):
+        tally.seconds[stage] += seconds
