@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from configs.errors import Stage2Error
 from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
-from configs.resnet_stage2_config import BACKBONES, DEVICES
+from configs.presets import PRESETS
+from configs.resnet_stage2_config import BACKBONES, BALANCES, DEVICES, FUSIONS
+from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
 INTERRUPTED = 130
@@ -86,11 +89,173 @@ def extract(as_json: bool, **settings: Any) -> int:
 
     config = ExtractionConfig(**settings)
     from extract.job import extract as run
+    from store.describe import store_text
 
     with console(sys.stderr if as_json else sys.stdout):
         found = run(config).to_dict()
-    _show(found, as_json, _store_text)
+    _show(found, as_json, store_text)
     return SKIPPED if found["skipped"] else 0
+
+
+_train_options = _options(
+    click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18", help="Visual backbone."),
+    click.option("--visual_dim", default=256, help="Visual feature dimension of the head."),
+    click.option("--fusion", type=click.Choice(FUSIONS), default="concat", help="How two people's features meet."),
+    click.option("--freeze_backbone", is_flag=True, help="Train the head alone, on cached features."),
+    click.option("--weights", default="imagenet", help="Of the backbone: imagenet, random, or a checkpoint file."),
+    click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
+    click.option("--epochs", default=50),
+    click.option("--batch_size", default=16, help="Pairs a batch."),
+    click.option("--lr", default=1e-4, help="Learning rate."),
+    click.option("--weight_decay", default=1e-5),
+    click.option("--balance", type=click.Choice(BALANCES), default="loss", help="The one owner of class imbalance."),
+    click.option("--no_geometric", is_flag=True, help="Leave out spatial features 0-6."),
+    click.option("--no_scene_context", is_flag=True, help="Leave out spatial feature 7."),
+    _data_path,
+    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
+    _num_workers,
+    _max_skipped,
+    click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
+    click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
+    click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
+    _device,
+    click.option("--log_interval", default=10, help="Batches between log lines."),
+    click.option("--seed", default=42),
+    click.option("--seeds", default=1, help="Train with so many seeds; report mean and deviation."),
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options win over it."),
+    _as_json,
+)
+
+
+@stage2.command()
+@_train_options
+@click.pass_context
+def train(context: click.Context, /, **_: Any) -> None:
+    """Train: with --freeze_backbone the head on cached features, else end to end."""
+    _train(context, {})
+
+
+@stage2.command()
+@click.argument("preset", required=False, type=click.Choice([preset.name for preset in PRESETS]))
+@_train_options
+@click.pass_context
+def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
+    """Train with a preset of the guide; without one, choose from a list. Options win over the preset's."""
+    if preset is None:
+        for number, choice in enumerate(PRESETS, 1):
+            click.echo(f"  {number}  {choice.name:<16} {choice.purpose}")
+        preset = PRESETS[click.prompt("Preset", type=click.IntRange(1, len(PRESETS)), default=1) - 1].name
+    _train(context, next(choice.settings for choice in PRESETS if choice.name == preset))
+
+
+# option -> field of ResNetStage2Config, where the names differ
+_FIELD = {
+    "backbone": "backbone_name",
+    "visual_dim": "visual_feature_dim",
+    "fusion": "fusion_strategy",
+    "lr": "learning_rate",
+}
+_SWITCH = {"no_geometric": "use_geometric", "no_scene_context": "use_scene_context"}
+_BESIDE = {"store", "max_skipped", "overwrite", "seeds", "config_file", "as_json", "preset"}
+
+
+def _train(context: click.Context, settings: dict[str, Any]) -> None:
+    """The preset's settings < the file's < the options that were typed."""
+    from configs.files import read_toml
+    from configs.resnet_stage2_config import ResNetStage2Config
+
+    given = context.params
+    if given["config_file"] is not None:
+        settings = settings | read_toml(given["config_file"])
+    typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE} - _BESIDE
+    options = {_FIELD.get(name, name): given[name] for name in typed if name not in _SWITCH}
+    switches = {_SWITCH[name]: not given[name] for name in typed if name in _SWITCH}
+    config = ResNetStage2Config.from_dict(settings | options | switches)
+    from classify.logs import console
+    from classify.pipeline import TrainOptions
+    from classify.pipeline import train as start
+
+    beside = TrainOptions(given["store"], given["max_skipped"], given["seeds"], given["overwrite"])
+    with console(sys.stderr if given["as_json"] else sys.stdout):
+        finished = start(config, beside)
+    found = finished.results | {"run": str(finished.folder)}
+    _show(found, given["as_json"], lambda values: f"Run folder: {values['run']}")
+
+
+_run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+_run_weights = click.option("--weights", default="", show_default=False, help="The run's backbone file, if it moved.")
+
+
+@stage2.command()
+@_run_folder
+@click.option("--store", type=click.Path(path_type=Path), help="Feature store to evaluate on.")
+@click.option("--data_path", type=click.Path(path_type=Path), help="Or a JRDB-format folder, from its images.")
+@click.option("--split", type=click.Choice(SPLIT_NAMES), default="test")
+@_run_weights
+@_device
+@_as_json
+def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> None:
+    """Metrics of a finished run on a split."""
+    if (store is None) == (data_path is None):
+        raise click.UsageError("give either --store or --data_path")
+    from classify.finished_run import evaluate_on_images, evaluate_on_store
+    from classify.metrics_text import metrics_text
+
+    if store is not None:
+        found = evaluate_on_store(run_folder, store, given["split"], given["device"])
+    else:
+        assert data_path is not None
+        found = evaluate_on_images(run_folder, data_path, given["split"], given["device"], given["weights"])
+    _show(found, as_json, metrics_text)
+
+
+@stage2.command()
+@_run_folder
+@click.option("--data_path", required=True, type=click.Path(path_type=Path), help="JRDB-format folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="JSON file to write.")
+@click.option("--pairs", type=click.Choice(("labelled", "near", "all")), default="labelled", help="Which pairs.")
+@click.option("--draw", type=click.Path(path_type=Path), help="Folder for pictures of the answers.")
+@click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene.")
+@click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated.")
+@_run_weights
+@_device
+@_as_json
+def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: bool, **given: Any) -> None:
+    """Say what the pairs of new frames do, as JRDB-format JSON and as pictures."""
+    from classify.logs import console
+    from classify.predict import PredictOptions
+    from classify.predict import predict as answer
+
+    with console(sys.stderr):
+        counts = answer(run_folder, data_path, out, PredictOptions(pairing=pairs, **given))
+    text = "{pairs:,} pairs of {persons:,} people in {frames:,} frames -> {out}"
+    _show(counts | {"out": str(out)}, as_json, lambda values: text.format(**values))
+
+
+@stage2.command()
+@_run_folder
+@click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: RUN/report.html]")
+def report(run_folder: Path, out: Path | None) -> None:
+    """Write the page of a run."""
+    from classify.report import write_report
+
+    click.echo(write_report(run_folder, out or run_folder / "report.html"))
+
+
+@stage2.command()
+@click.option("--out", type=click.Path(path_type=Path), default="stage2-demo", help="Folder for everything.")
+@click.option("--seed", default=0)
+def demo(out: Path, seed: int) -> None:
+    """The main job on built-in data, offline: draw, extract, train, evaluate, report."""
+    from classify.demo import run_demo
+    from classify.logs import console
+
+    with console(sys.stdout):
+        made = run_demo(out, seed)
+    click.echo(
+        f"\nEverything is in {out}:\n  data      {made.data}\n  features  {made.store}\n  run       {made.run.folder}"
+        f"\n  report    {made.report}"
+    )
 
 
 @stage2.command()
@@ -121,38 +286,14 @@ def store_group() -> None:
 @_as_json
 def info(path: Path, as_json: bool) -> None:
     """What a store holds; reads no features."""
+    from store.describe import store_text
     from store.reader import store_info
 
-    _show(store_info(path), as_json, _store_text)
+    _show(store_info(path), as_json, store_text)
 
 
 def _show(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
     click.echo(json.dumps(values, indent=1) if as_json else text(values))
-
-
-def _store_text(info: dict[str, Any]) -> str:
-    """A store's description for people."""
-    recipe, planned = info["recipe"], info["planned"]
-    state = "complete" if info["complete"] else "unfinished: run the same extraction again to go on"
-    lines = [
-        f"{info['path']} ({state})",
-        f"  fingerprint  {info['fingerprint']}",
-        f"  recipe       {recipe['backbone']} ({info['weights']}, {recipe['weights_sha256'][:12]}), "
-        f"crops of {recipe['crop_size']} px, {info['visual_dim']} values as {info['dtype']}, {recipe['views']} view(s)",
-        f"  data         {info['scenes']} scenes, every {info['frame_interval']}. frame, "
-        f"{info['selected_persons']} persons",
-        *(f"  {kind:<12} {info[kind]:,} of {planned[kind]:,} stored" for kind in ("frames", "persons", "pairs")),
-        f"  size         {info['bytes'] / 1e6:,.1f} MB in {info['units']} shards; zero values {info['zero_share']:.2%}",
-    ]
-    lines += [f"  skipped      {reason}: {count}" for reason, count in info["skipped"].items()]
-    if "frames_decoded" in info:
-        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in info["seconds"].items())
-        lines += [
-            f"  this run     {info['frames_decoded']:,} frames decoded, {info['crops_forwarded']:,} crops forwarded, "
-            f"{info['units_reused']} units reused",
-            f"  seconds      {stages}",
-        ]
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from extract.annotation_json import load_labels
 from extract.frame_objects import FrameObjects, read_objects
+from extract.frames import FrameError
 from store.manifest import SceneDigest
 from store.recipe import digest
 from store.shard import Skipped
@@ -45,10 +46,13 @@ def scene_names(data_path: Path) -> list[str]:
     """The annotated scenes of a JRDB-format folder, in alphabetical order.
 
     Raises:
-        DataError: there is no folder of annotations, or it is empty.
+        DataError: there is no folder of annotations, it is empty, or a name in it is no UTF-8.
     """
     folder = data_path / LABELS
-    names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+    names = sorted(path.stem for path in folder.glob("[!.]*.json")) if folder.is_dir() else []
+    for name in names:
+        if not _is_text(name):
+            raise DataError(f"{folder} holds {ascii(name)}, a name that is not UTF-8; rename it")
     if not names:
         raise DataError(f"{folder} holds no annotations (<scene>.json); check --data_path")
     return names
@@ -69,7 +73,7 @@ def read_scene(data_path: Path, name: str) -> Scene:
     """The annotations of scene `name`. Raises DataError where its file cannot be read as annotations."""
     path = data_path / LABELS / f"{name}.json"
     labels = load_labels(_read_bytes(path), path)
-    frames = [read_objects(name, frame, labels[frame]) for frame in sorted(labels)]
+    frames = [read_objects(name, frame_name(frame), labels[frame]) for frame in sorted(labels)]
     sizes = _image_sizes(data_path, name)
     return Scene(
         name=name,
@@ -81,10 +85,13 @@ def read_scene(data_path: Path, name: str) -> Scene:
     )
 
 
-def read_scenes(data_path: Path) -> list[Scene]:
-    """All annotated scenes, and a word on images that have no annotations. Raises DataError."""
-    scenes = [read_scene(data_path, name) for name in scene_names(data_path)]
-    known = {scene.name for scene in scenes}
+def read_scenes(data_path: Path, names: tuple[str, ...] = ()) -> list[Scene]:
+    """All annotated scenes or the named ones, and a word on images that have no annotations. Raises DataError."""
+    known = set(scene_names(data_path))
+    absent = sorted(set(names) - known)
+    if absent:
+        raise DataError(f"{data_path} has no scene {absent[0]}; its scenes are {', '.join(sorted(known))}")
+    scenes = [read_scene(data_path, name) for name in sorted(names or known)]
     folder = data_path / IMAGES
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
     unannotated = sum(scene.unannotated for scene in scenes)
@@ -95,12 +102,34 @@ def read_scenes(data_path: Path) -> list[Scene]:
     return scenes
 
 
+def frame_name(key: str) -> str:
+    """The frame that an annotation file calls `key`: `key` where that can name a file, else a stand-in.
+
+    The stand-in holds a slash, so that it is never another frame's name and never leads to a file.
+    """
+    if key not in {"", ".", ".."} and not {"/", "\0"} & set(key) and _is_text(key) and len(key.encode()) <= 255:
+        return key
+    return f"{ascii(key)[1:61]}/{digest(key)[:16]}"
+
+
 def image_path(data_path: Path, scene: str, frame: str) -> Path:
-    """Where a frame's image lies."""
+    """Where a frame's image lies. Raises FrameError (bad_frame_name) where its name cannot be a file's."""
+    if "/" in frame:
+        raise FrameError("bad_frame_name", f"scene {scene} has a frame {frame}, which cannot name an image")
     return data_path / IMAGES / scene / frame
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
 def _read_bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a FIFO would block the job
+        raise DataError(f"{path} is no regular file; check --data_path")
     try:
         return path.read_bytes()
     except OSError as error:

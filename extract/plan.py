@@ -68,9 +68,9 @@ def make_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, 
     )
 
 
-def plan_units(data_path: Path, selection: Selection) -> list[PlannedUnit]:
-    """All units of the data. Raises DataError."""
-    return [unit for scene in read_scenes(data_path) for unit in plan_scene(scene, selection)]
+def plan_units(data_path: Path, selection: Selection, scenes: tuple[str, ...] = ()) -> list[PlannedUnit]:
+    """All units of the data, or those of the named scenes. Raises DataError."""
+    return [unit for scene in read_scenes(data_path, scenes) for unit in plan_scene(scene, selection)]
 
 
 def plan_scene(scene: Scene, selection: Selection) -> list[PlannedUnit]:
@@ -113,6 +113,7 @@ def describe(unit: PlannedUnit, recipe: Recipe) -> Unit:
     total.update(repr((unit.scene, tables.frame_name.tolist(), unit.image_bytes.tolist())).encode())
     for array in (tables.frame_offset, tables.frame_index, tables.box, tables.person_id):
         total.update(np.ascontiguousarray(array).tobytes())
+    total.update(repr([item.frame for item in unit.skipped if item.kind == "frame"]).encode())
     visual_digest = total.hexdigest()
     for array in (tables.pair, tables.label, unit.people):
         total.update(np.ascontiguousarray(array).astype(np.int64).tobytes())

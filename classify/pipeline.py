@@ -1,0 +1,126 @@
+"""The whole way of one `train` command: data -> store (extracted where there is none) -> run; or images -> run."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from classify.run import Run, train_cached, train_end_to_end
+from classify.run_folder import check_run_folder
+from classify.seeds import train_seeds
+from configs.errors import MismatchError
+from configs.extraction_config import ExtractionConfig
+from configs.resnet_stage2_config import ResNetStage2Config
+from extract.dataset import read_dataset
+from extract.job import extract_with
+from extract.jrdb import LABELS
+from extract.plan import make_recipe
+from extract.weights import LoadedBackbone, load_backbone
+from store.manifest import Manifest, Selection, read_complete_manifest
+from store.reader import load_store
+
+_log = logging.getLogger("stage2")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a `train` command says beside the run's configuration."""
+
+    store: str = ""  # "": found by its fingerprint under stores/, extracted where there is none
+    max_skipped: float = 0.01
+    seeds: int = 1
+    overwrite: bool = False
+
+
+def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
+    """Trains as `config` says: on cached features where the backbone is frozen, else end to end.
+
+    Raises:
+        Stage2Error: of any kind; see `train_cached`, `train_end_to_end` and `extract`.
+    """
+    check_run_folder(config, options.overwrite)
+    loaded = load_backbone(config.backbone_name, config.weights, config.freeze_backbone)
+    if config.freeze_backbone:
+        return _train_cached(config, options, loaded)
+    return _train_end_to_end(config, options, loaded)
+
+
+def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
+    path, seconds = find_or_extract(config, options, loaded)
+    manifest = read_complete_manifest(path)
+    features = load_store(path)
+    _log.info("Features: %s (%s people, %sD)", path, f"{len(features.visual):,}", features.visual.shape[1])
+
+    def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
+        return train_cached(features, config, manifest.recipe.identity(), seconds_extract=seconds, overwrite=overwrite)
+
+    if options.seeds == 1:
+        return one(config, options.overwrite)
+    return train_seeds(config, options.seeds, one, overwrite=options.overwrite)
+
+
+def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
+    selection = Selection(config.frame_interval, "paired")
+    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
+    identity = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
+
+    def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
+        fresh = load_backbone(config.backbone_name, config.weights, freeze=False)
+        return train_end_to_end(
+            dataset.tables, dataset.image_paths, fresh.backbone, config, identity, overwrite=overwrite
+        )
+
+    if options.seeds == 1:
+        return one(config, options.overwrite)
+    return train_seeds(config, options.seeds, one, overwrite=options.overwrite)
+
+
+def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> tuple[Path, float]:
+    """The finished store that the run is to train on, and the seconds that its extraction took now.
+
+    A store that is handed over is checked against the data; where the data is not on this machine, against the
+    recipe alone, which is said.
+
+    Raises:
+        MismatchError: the store that was handed over is of another recipe or other data.
+    """
+    if options.store and not (Path(config.data_path) / LABELS).exists():
+        _check_recipe(Path(options.store), config, loaded)
+        _log.info("No data under %s: the store is taken with the data that it was made from.", config.data_path)
+        return Path(options.store), 0.0
+    summary = extract_with(extraction_of(config, options), loaded)
+    return summary.store, summary.tally.seconds["total"]
+
+
+def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
+    """The extraction that a frozen run needs. A store of another storage type or of two views is used as it is."""
+    wanted = ExtractionConfig(
+        data_path=config.data_path,
+        store=options.store,
+        backbone=config.backbone_name,
+        weights=config.weights,
+        crop_size=config.crop_size,
+        frame_interval=config.frame_interval,
+        num_workers=config.num_workers,
+        device=config.device,
+        max_skipped=options.max_skipped,
+    )
+    if options.store and (Path(options.store) / "STORE.json").exists():
+        manifest = read_complete_manifest(Path(options.store))
+        return _as_stored(wanted, manifest)
+    return wanted
+
+
+def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig:
+    """Storage type, precision, views and persons are what the store has: training takes them as they are."""
+    recipe, selection = manifest.recipe, manifest.selection
+    return replace(
+        wanted, dtype=recipe.dtype, precision=recipe.precision, views=recipe.views, persons=selection.persons
+    )
+
+
+def _check_recipe(path: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
+    stored = read_complete_manifest(path).recipe
+    wanted = make_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
+    differing = stored.differences(wanted)
+    if differing:
+        raise MismatchError(f"{path} was made by another recipe: {'; '.join(differing)} (here: the store)")

@@ -1,0 +1,28 @@
+"""A store's description as text."""
+
+from typing import Any
+
+
+def store_text(info: dict[str, Any]) -> str:
+    """The figures of `store.reader.store_info`, and of an extraction where they are there, in lines for people."""
+    recipe, planned = info["recipe"], info["planned"]
+    state = "complete" if info["complete"] else "unfinished: run the same extraction again to go on"
+    lines = [
+        f"{info['path']} ({state})",
+        f"  fingerprint  {info['fingerprint']}",
+        f"  recipe       {recipe['backbone']} ({info['weights']}, {recipe['weights_sha256'][:12]}), "
+        f"crops of {recipe['crop_size']} px, {info['visual_dim']} values as {info['dtype']}, {recipe['views']} view(s)",
+        f"  data         {info['scenes']} scenes, every {info['frame_interval']}. frame, "
+        f"{info['selected_persons']} persons",
+        *(f"  {kind:<12} {info[kind]:,} of {planned[kind]:,} stored" for kind in ("frames", "persons", "pairs")),
+        f"  size         {info['bytes'] / 1e6:,.1f} MB in {info['units']} shards; zero values {info['zero_share']:.2%}",
+    ]
+    lines += [f"  skipped      {reason}: {count}" for reason, count in info["skipped"].items()]
+    if "frames_decoded" in info:
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in info["seconds"].items())
+        lines += [
+            f"  this run     {info['frames_decoded']:,} frames decoded, {info['crops_forwarded']:,} crops forwarded, "
+            f"{info['units_reused']} units reused",
+            f"  seconds      {stages}",
+        ]
+    return "\n".join(lines)
