@@ -58,8 +58,8 @@ def _probe_frames(data_path: Path, unit: PlannedUnit) -> list[PreparedFrame]:
 def _probe(data_path: Path, unit: PlannedUnit, frame: int) -> PreparedFrame:
     tables = unit.tables
     boxes = tables.box[tables.frame_offset[frame] : tables.frame_offset[frame + 1]]
-    path = image_path(data_path, unit.scene, str(tables.frame_name[frame]))
     try:
+        path = image_path(data_path, unit.scene, str(tables.frame_name[frame]))
         size = frame_size(path, data_path / IMAGES)
     except FrameError as error:
         return unused_frame(error.reason, str(error), len(boxes))

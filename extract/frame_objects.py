@@ -8,7 +8,7 @@ from typing import Any
 from store.shard import Skipped
 
 LARGEST = 1e6  # pixels; no panorama is near it
-_PERSON = re.compile(r"pedestrian:(\d{1,18})")
+_PERSON = re.compile(r"pedestrian:([0-9]{1,18})")
 
 
 @dataclass
@@ -43,8 +43,8 @@ def read_objects(scene: str, frame: str, objects: Any) -> FrameObjects:
         found.skip("frame", "", "frame_format")
         return found
     seen: set[int] = set()
-    usable = [(person, item) for item in objects if (person := _read_person(found, item, seen)) is not None]
-    _read_pairs(found, usable, seen)
+    people = [(person, item) for item in objects if (person := _read_person(found, item, seen)) is not None]
+    _read_pairs(found, people, seen)
     return found
 
 
@@ -69,7 +69,10 @@ def printable(text: str) -> str:
 
 
 def _read_person(found: FrameObjects, item: Any, seen: set[int]) -> int | None:
-    """Notes the person of `item` and returns its id, or says why not and returns None."""
+    """Notes the person of `item`, or why it cannot be used; returns its id, None where there is none.
+
+    The pairs of a person without a usable box are still read: they are skipped by name, and not lost.
+    """
     if not isinstance(item, dict):
         found.skip("person", "", "object_format")
         return None
@@ -79,24 +82,23 @@ def _read_person(found: FrameObjects, item: Any, seen: set[int]) -> int | None:
         return None
     match = _PERSON.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        found.skip("person", str(name), "bad_id")
+        found.skip("person", name if isinstance(name, str) else type(name).__name__, "bad_id")
         return None
     person = int(match[1])
     fault = "duplicate_person" if person in seen else box_fault(item.get("box"))
     seen.add(person)
     if fault is not None:
-        found.skip("person", str(name), fault)
-        # a duplicate's mentions of pairs are still read below: they are the same person's
-        return person if fault == "duplicate_person" and person in found.ids else None
-    found.ids.append(person)
-    found.boxes.append([float(value) for value in item["box"]])
+        found.skip("person", str(person), fault)
+    else:
+        found.ids.append(person)
+        found.boxes.append([float(value) for value in item["box"]])
     return person
 
 
-def _read_pairs(found: FrameObjects, usable: list[tuple[int, dict[str, Any]]], seen: set[int]) -> None:
+def _read_pairs(found: FrameObjects, people: list[tuple[int, dict[str, Any]]], seen: set[int]) -> None:
     """Joins the mentions of each pair; both persons may mention it, and must agree."""
     mentions: dict[tuple[int, int], set[tuple[str, ...]]] = {}
-    for person, item in usable:
+    for person, item in people:
         listed = item.get("H-interaction") or []
         for entry in listed if isinstance(listed, list) else [listed]:
             partner, labels = _read_mention(entry)

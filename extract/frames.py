@@ -45,7 +45,7 @@ def read_frame(path: Path, root: Path | None = None) -> Tensor:
 
 def read_image_bytes(path: Path, root: Path | None = None) -> bytes:
     """The bytes of a regular file; with `root`, one that no link takes out of that folder. Raises FrameError."""
-    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+    if root is not None and not _is_inside(path, root):
         raise FrameError("image_outside", f"{path} leads out of {root}")
     try:
         # a FIFO must not block the job
@@ -64,6 +64,13 @@ def read_image_bytes(path: Path, root: Path | None = None) -> bytes:
             return file.read()
         except OSError as error:
             raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # NUL or a lone surrogate in the name; a loop of links
+        raise FrameError("image_not_a_file", f"{str(path)!a} cannot be opened ({error})") from error
 
 
 def check_header(data: bytes, path: Path) -> ImageHeader:

@@ -52,7 +52,7 @@ def scene_names(data_path: Path) -> list[str]:
     names = sorted(path.stem for path in folder.glob("[!.]*.json")) if folder.is_dir() else []
     for name in names:
         if not _is_text(name):
-            raise DataError(f"{folder} holds {ascii(name)}, a name that is not UTF-8; rename it")
+            raise DataError(f"{folder} holds {name!a}, a name that is not UTF-8; rename it")
     if not names:
         raise DataError(f"{folder} holds no annotations (<scene>.json); check --data_path")
     return names

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 from configs.errors import TooManySkippedError
 from extract.plan import PlannedUnit
 from store.manifest import Unit
@@ -16,7 +18,8 @@ def known_skips(units: Iterable[PlannedUnit]) -> Reasons:
     counts: Reasons = Counter()
     for unit in units:
         counts.update((item.kind, item.reason) for item in unit.skipped)
-        missing = unit.image_bytes < 0
+        broken = [item.frame for item in unit.skipped if item.kind == "frame"]
+        missing = (unit.image_bytes < 0) & ~np.isin(unit.tables.frame_name, broken)
         counts["frame", "image_missing"] += int(missing.sum())
         counts["person", "image_missing"] += int(
             (unit.tables.frame_offset[1:] - unit.tables.frame_offset[:-1])[missing].sum()

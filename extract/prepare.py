@@ -37,10 +37,10 @@ def unused_frame(reason: str, message: str, people: int) -> PreparedFrame:
 def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int) -> PreparedFrame:
     """Reads, decodes and crops frame `frame` of a unit; a frame that cannot be used comes back with the reason."""
     tables = unit.tables
-    path = image_path(data_path, unit.scene, str(tables.frame_name[frame]))
     boxes = tables.box[tables.frame_offset[frame] : tables.frame_offset[frame + 1]]
     try:
         began = perf_counter()
+        path = image_path(data_path, unit.scene, str(tables.frame_name[frame]))
         data = read_image_bytes(path, data_path / IMAGES)
         if len(data) != unit.image_bytes[frame]:
             raise FrameError("image_changed", f"{path} has changed since the job was planned")
