@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -105,6 +106,8 @@ def _fit(backbone: Backbone, state: State, source: str) -> None:
                 f"{source} has {key} of shape {tuple(given[key].shape)}, {backbone.name} needs {tuple(tensor.shape)}; "
                 f"check --backbone and --weights"
             )
+        if given[key].layout != torch.strided or given[key].device.type != "cpu":
+            raise WeightsError(f"{source} has {key} as a tensor that is not stored plainly; save dense tensors")
         if given[key].dtype != tensor.dtype:
             raise WeightsError(f"{source} has {key} of type {given[key].dtype}, needed is {tensor.dtype}; convert it")
         if tensor.is_floating_point() and not given[key].isfinite().all():
@@ -120,10 +123,10 @@ def _imagenet(name: str) -> State:
     url = getattr(torchvision.models, _ENUM[name]).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
-        except (URLError, OSError, RuntimeError) as error:
+        except (URLError, HTTPException, OSError, RuntimeError) as error:
             raise WeightsError(
                 f"the ImageNet weights of {name} cannot be downloaded ({error}); put the file at {path}, or give "
                 f"--weights FILE or --weights random"
