@@ -24,7 +24,8 @@ def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
     After a failed fsync a new file is written once, since a second fsync of the same file can falsely succeed.
 
     Raises:
-        StorageError: the file system refuses; nothing is left behind and `path` is as it was.
+        StorageError: the file system refuses; nothing is left behind, and `path` is as it was, or, where the folder's
+            fsync alone failed, holds `data`.
     """
     temporary = (tmp or path.parent) / f".{path.name}.tmp"
     try:

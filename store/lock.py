@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs.errors import LockedError
+from configs.errors import LockedError, StorageError
 
 
 @contextmanager
@@ -15,8 +15,12 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it.
+        StorageError: the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise StorageError(f"could not lock {path} ({error}); choose a --store that can be written") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,9 +1,10 @@
 """STORE.json: what a store is meant to hold, and, once complete, which shards hold it."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin
 
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from store.commit import publish
@@ -11,6 +12,8 @@ from store.recipe import FORMAT, Recipe, digest
 
 BUILDING, COMPLETE = "building", "complete"
 NAME = "STORE.json"
+SHARD_NAME = re.compile(r"u[0-9]{8,}-[0-9a-f]{64}\.h5")  # the unit's number, the sha256 of the file
+_REMEDY = "delete this one file and run the same `stage2 extract` again: its shards are checked and kept"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Unit:
     stored_pairs: int = 0
     zeros: int = 0  # feature values that are exactly 0
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)  # kind -> reason -> count
+
+
+Part = TypeVar("Part", Selection, SceneDigest, Unit)
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,12 @@ def read_manifest(store: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(f"{store} is no feature store (it has no {NAME}); make one with `stage2 extract`") from error
     except (ValueError, RecursionError, OSError) as error:
-        raise IntegrityError(f"{path} cannot be read ({error}); extract the store again") from error
+        raise IntegrityError(f"{path} cannot be read ({error}); {_REMEDY}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is of another format than {FORMAT}; extract the store again with this version")
+        raise IntegrityError(f"{path} is of another format than {FORMAT}; extract into another --store")
     manifest = _parse(values, path)
     if (manifest.fingerprint, manifest.plan_digest) != (values.get("fingerprint"), values.get("plan")):
-        raise IntegrityError(f"{path} contradicts its own fingerprint; extract the store again")
+        raise IntegrityError(f"{path} contradicts its own fingerprint; {_REMEDY}")
     return manifest
 
 
@@ -138,23 +144,40 @@ def read_complete_manifest(store: Path) -> Manifest:
 
 def _parse(values: dict[str, Any], path: Path) -> Manifest:
     try:
+        state = values["state"]
+        if state not in (BUILDING, COMPLETE):
+            raise ValueError(f"the state {state!r}")
+        selection = _typed(Selection, values["selection"])
+        if selection.frame_interval < 1:
+            raise ValueError("the frame interval")
         return Manifest(
             recipe=Recipe.from_dict(values["recipe"]),
-            selection=Selection(**values["selection"]),
-            scenes={str(name): SceneDigest(**scene) for name, scene in values["scenes"].items()},
-            units=tuple(_unit(unit) for unit in values["units"]),
+            selection=selection,
+            scenes={name: _typed(SceneDigest, scene) for name, scene in values["scenes"].items()},
+            units=tuple(_unit(unit, state) for unit in values["units"]),
             weights=str(values["weights"]),
-            state=values["state"],
+            state=state,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{path} lacks or misstates {error}; extract the store again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{path} lacks or misstates {error}; {_REMEDY}") from error
 
 
-def _unit(values: dict[str, Any]) -> Unit:
-    for item in fields(Unit):
-        if item.name != "skipped" and type(values[item.name]) is not item.type:
-            raise ValueError(f"the unit's {item.name}")
-    name = values["shard"]
-    if "/" in name or name.startswith("."):
-        raise ValueError(f"the shard name {name!r}")
-    return Unit(**values)
+def _unit(values: dict[str, Any], state: str) -> Unit:
+    """A unit whose counts are counts and whose shard, where it has one, is named as shards are."""
+    unit = _typed(Unit, {**values, "skipped": {}})
+    skipped = values["skipped"]
+    counts = [count for reasons in skipped.values() for count in reasons.values()]
+    counts += [value for value in vars(unit).values() if isinstance(value, int)]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a unit's counts")
+    if (state == COMPLETE or unit.shard) and not SHARD_NAME.fullmatch(unit.shard):
+        raise ValueError(f"the shard name {unit.shard!r}")
+    return replace(unit, skipped=skipped)
+
+
+def _typed(kind: type[Part], values: dict[str, Any]) -> Part:
+    """A `kind` of exactly its fields, each of its own type. Raises ValueError, KeyError or TypeError."""
+    for item in fields(kind):
+        if type(values[item.name]) is not (get_origin(item.type) or item.type):
+            raise ValueError(f"{item.name} of {kind.__name__}")
+    return kind(**values)

@@ -47,7 +47,9 @@ def join_tables(scenes: tuple[str, ...], shards: list[Shard]) -> Tables:
     pair = _cat([shard.pair + persons[i] for i, shard in enumerate(shards)], (0, 2), "int64")
     return Tables(
         scenes=scenes,
-        frame_scene=np.repeat([number[shard.scene] for shard in shards], frames).astype(np.int32),
+        frame_scene=np.repeat(
+            np.array([number[shard.scene] for shard in shards], np.int32), np.array(frames, np.int64)
+        ),
         frame_name=_cat([shard.frame_name for shard in shards], (0,), "U1"),
         frame_index=_join(shards, "frame_index", (0,), "int32"),
         frame_size=_join(shards, "frame_size", (0, 2), "int32"),

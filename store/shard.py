@@ -4,8 +4,10 @@ The file is built and read in memory: HDF5 itself never touches the disk, where 
 Datasets are contiguous, so the arrays are views of the bytes that were just hashed.
 """
 
+import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,17 +108,19 @@ def parse_shard(image: bytes, name: str) -> Shard:
     try:
         with h5py.File(io.BytesIO(image), "r") as file:
             arrays: dict[str, Any] = {
-                key: _view(file, key, image) for key in _LAYOUT if key in file or key not in _OPTIONAL
+                key: _view(file, key, image)
+                for key in _LAYOUT
+                if key not in _OPTIONAL or file.id.links.exists(key.encode())
             }
             attributes = {key: _text(file.attrs[key]) for key in file.attrs}
         skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
-        label_sets = tuple(tuple(json.loads(line)) for line in arrays.pop("label_sets"))
+        label_sets = tuple(_labels(line) for line in arrays.pop("label_sets"))
         arrays.setdefault("visual_flipped", None)
         arrays["frame_name"] = np.char.decode(arrays["frame_name"], "utf-8")
         arrays["frame_sha256"] = np.char.decode(arrays["frame_sha256"], "ascii")
         scene = attributes.pop("scene")
         shard = Shard(scene=scene, skipped=skipped, label_sets=label_sets, attributes=attributes, **arrays)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise IntegrityError(f"{name} is no shard of a feature store ({error}); run `stage2 store verify`") from error
     _check_rows(shard, name)
     return shard
@@ -129,12 +133,22 @@ def read_shard(path: Path) -> Shard:
         IntegrityError: the file is missing, its bytes do not match its name, or they are no shard.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")
         image = path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read ({error}); run the same `stage2 extract` again") from error
     if sha256(image) != path.stem.partition("-")[2]:
         raise IntegrityError(f"{path} does not match its checksum; run `stage2 store repair` or extract again")
     return parse_shard(image, path.name)
+
+
+def matches(path: Path) -> bool:
+    """Whether the file `path` is there and its bytes match the checksum in its name; reads it in pieces."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == path.stem.partition("-")[2]
 
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
@@ -149,21 +163,32 @@ def _text(value: object) -> str:
 
 def _view(file: h5py.File, key: str, image: bytes) -> NDArray[Any]:
     """A dataset as a view of the file's bytes; anything but a plain contiguous dataset of this file is refused."""
-    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
+    link = key.encode()
+    # by the link itself: asking for the name would follow it into another file
+    if not file.id.links.exists(link) or file.id.links.get_info(link).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{key} is no dataset of this file")
     dataset = file[key]
     kind, rank = _LAYOUT[key]
-    if dataset.dtype.kind != kind or dataset.ndim != rank or dataset.dtype.byteorder == ">":
-        raise ValueError(f"{key} has type {dataset.dtype} and rank {dataset.ndim}")
-    if dataset.size == 0:
-        return np.empty(dataset.shape, dataset.dtype)
-    plist = dataset.id.get_create_plist()
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{key} is no dataset")
+    plist = dataset.id.get_create_plist()  # before its shape, which a virtual dataset asks of other files
     if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
         raise ValueError(f"{key} is not stored in one piece in this file")
-    offset, count = dataset.id.get_offset(), dataset.size
+    if dataset.dtype.kind != kind or dataset.ndim != rank or dataset.dtype.byteorder == ">":
+        raise ValueError(f"{key} has type {dataset.dtype} and rank {dataset.ndim}")
+    offset, count = dataset.id.get_offset(), math.prod(dataset.shape)
+    if count == 0:
+        return np.empty(dataset.shape, dataset.dtype)
     if offset is None or offset + count * dataset.dtype.itemsize > len(image):
         raise ValueError(f"{key} is declared and not stored")
     return np.frombuffer(image, dataset.dtype, count, offset).reshape(dataset.shape)
+
+
+def _labels(line: bytes) -> tuple[str, ...]:
+    labels = json.loads(line)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("label_sets holds no lists of labels")
+    return tuple(labels)
 
 
 def _check_rows(shard: Shard, name: str) -> None:

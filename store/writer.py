@@ -5,9 +5,9 @@ nothing else is believed, and nothing published is ever opened for writing.
 """
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from store.commit import fsync_folder, publish, sha256
 from store.find import serves
 from store.lock import locked
 from store.manifest import COMPLETE, NAME, Manifest, Unit, read_manifest, write_manifest
-from store.shard import Shard, read_shard, shard_image
+from store.shard import Shard, matches, read_shard, shard_image
 
 _log = logging.getLogger("stage2")
 
@@ -101,10 +101,12 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
         StoreError: there is something else at `path`.
         StorageError: the file system refuses.
     """
+    _refuse_strangers(path)
+    if (path / NAME).exists():  # before anything is touched; under the lock it is looked at again
+        refuse_mismatch(path, read_manifest(path), plan, update)
     _make_folders(path)
     with locked(path / ".lock"):
-        for leftover in (path / ".tmp").iterdir():
-            leftover.unlink()
+        _empty(path / ".tmp")
         writer = StoreWriter(path, plan)
         if not (path / NAME).exists():
             write_manifest(path, plan)
@@ -115,11 +117,11 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
 
 
 def finished(path: Path, wanted: Manifest) -> bool:
-    """Whether the store at `path` is complete, all its files are there, and it holds everything of `wanted`."""
+    """Whether the store at `path` is complete, every shard matches its checksum, and it holds all of `wanted`."""
     if not (path / NAME).exists():
         return False
     old = read_manifest(path)
-    return old.state == COMPLETE and serves(old, wanted) and _all_there(path, old)
+    return old.state == COMPLETE and serves(old, wanted) and _all_match(path, old)
 
 
 def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = False) -> None:
@@ -141,10 +143,27 @@ def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = Fa
         )
 
 
-def _make_folders(path: Path) -> None:
-    strangers = path.exists() and not (path / NAME).exists() and not (path / ".lock").exists()
-    if strangers and (not path.is_dir() or any(path.iterdir())):
+def _refuse_strangers(path: Path) -> None:
+    """Raises StoreError where something else than a store is at `path`, or a part of the store is a link."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file and no feature store; choose another --store")
+    known = (path / NAME).exists() or (path / ".lock").exists()
+    if path.exists() and not known and any(path.iterdir()):
         raise StoreError(f"{path} exists and is no feature store; choose another --store")
+    for name in ("shards", ".tmp", "quarantine", ".lock"):
+        if (path / name).is_symlink():
+            raise StoreError(f"{path / name} is a link, which no store has; choose another --store")
+
+
+def _empty(folder: Path) -> None:
+    """Removes what a killed run left."""
+    for leftover in folder.iterdir():
+        if leftover.is_dir() and not leftover.is_symlink():
+            raise StoreError(f"{leftover} is a folder, which no store has there; remove it")
+        leftover.unlink()
+
+
+def _make_folders(path: Path) -> None:
     try:
         for folder in (path, path / "shards", path / ".tmp"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,10 +179,10 @@ def _shards(path: Path) -> list[Path]:
     return sorted((path / "shards").glob("u*.h5"))
 
 
-def _all_there(path: Path, manifest: Manifest) -> bool:
-    """Whether every shard of a complete store is there at its full size; reading it checks every byte."""
-    files = {entry.name: entry.stat().st_size for entry in os.scandir(path / "shards")}
-    return all(files.get(unit.shard) == unit.bytes for unit in manifest.units)
+def _all_match(path: Path, manifest: Manifest) -> bool:
+    """Whether every shard of a complete store is there and matches its checksum; at the speed of hash or disk."""
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
+        return all(pool.map(matches, [path / "shards" / unit.shard for unit in manifest.units]))
 
 
 def _attributes(plan: Manifest, unit: Unit) -> dict[str, str]:
