@@ -12,34 +12,31 @@ from torch import Tensor
 
 from extract.backbone import Backbone
 
-_WARM_UPS = 3  # the graph executor settles on its final kernels within the first calls
-
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def frozen_forward(backbone: Backbone, batch: int, crop_size: int, device: torch.device, precision: str) -> Forward:
-    """A function of uint8 crops (batch, 3, S, S), channels last -> float32 features (batch, D) on the CPU.
+def frozen_forward(backbone: Backbone, crop_size: int, device: torch.device, precision: str) -> Forward:
+    """A function of uint8 crops (B, 3, S, S), channels last -> float32 features (B, D) on the CPU.
 
-    Every call must have exactly `batch` crops. `precision` names the forward pass's number type.
+    On CPU a crop's features have the same bits whatever else is in its batch, and however large the batch is.
+    `precision` names the number type of the forward pass on CUDA.
     """
     model = backbone.to(device).to(memory_format=torch.channels_last).eval()
-    example = torch.zeros((batch, 3, crop_size, crop_size), dtype=torch.uint8)
-    example = example.to(device, memory_format=torch.channels_last)
-    run = _on_cpu(model, example) if device.type == "cpu" else _on_gpu(model, device, PRECISIONS[precision])
-    for _ in range(_WARM_UPS):
-        run(example)
-    return run
+    return _on_cpu(model, crop_size) if device.type == "cpu" else _on_gpu(model, device, PRECISIONS[precision])
 
 
-def _on_cpu(model: Backbone, example: Tensor) -> Forward:
+def _on_cpu(model: Backbone, crop_size: int) -> Forward:
+    # one crop suffices to trace: the graph takes any batch, and checking the trace again would cost seconds
+    example = torch.zeros((1, 3, crop_size, crop_size), dtype=torch.uint8)
+    example = example.contiguous(memory_format=torch.channels_last)
     with warnings.catch_warnings(), torch.no_grad():
         # torch.jit is in maintenance and nothing that needs no compiler replaces it here
         warnings.simplefilter("ignore", category=FutureWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
-        traced = torch.jit.freeze(torch.jit.trace(model, example))  # type: ignore[no-untyped-call]
-        graph = torch.jit.optimize_for_inference(traced)
+        traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
     @torch.inference_mode()
     def run(crops: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def stream_shards(
         DeviceError: the device is missing.
     """
     device = pick_device(config.device)
-    forward = frozen_forward(loaded.backbone, config.batch_size, config.crop_size, device, config.precision)
+    forward = frozen_forward(loaded.backbone, config.crop_size, device, config.precision)
     views = [FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype) for _ in range(config.views)]
     persons = sum(len(unit.tables.box) for unit in units.values())
     with tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar:
