@@ -54,16 +54,18 @@ def read_image_bytes(path: Path, root: Path | None = None) -> bytes:
         raise FrameError("image_missing", f"{path} does not exist") from error
     except (OSError, ValueError) as error:
         raise FrameError("image_not_a_file", f"{path} cannot be opened ({error})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FrameError("image_not_a_file", f"{path} is no regular file")
         if status.st_size > MAX_BYTES:
             raise FrameError("image_too_large", f"{path} has {status.st_size} bytes")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read()
-        except OSError as error:
-            raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
+    except OSError as error:
+        raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
+    finally:
+        os.close(descriptor)
 
 
 def _is_inside(path: Path, root: Path) -> bool:

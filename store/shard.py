@@ -158,6 +158,7 @@ def _encode(texts: list[str]) -> NDArray[np.bytes_]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"an attribute is {type(value).__name__} instead of text")
+    value.encode()  # h5py lets bytes that are no UTF-8 through as lone surrogates
     return value
 
 
