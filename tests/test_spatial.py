@@ -1,0 +1,92 @@
+"""The eight spatial features against a plain float64 loop, and what they do not depend on."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from extract.spatial import GEOMETRIC, SCENE_CONTEXT, SPATIAL_NAMES, spatial_features
+
+Box = tuple[float, float, float, float]
+
+
+def plain(a: Box, b: Box, width: int, height: int, people: int) -> list[float]:
+    """The table of features, one number after another."""
+    (xa, ya, wa, ha), (xb, yb, wb, hb) = a, b
+    dx = abs((xa + wa / 2) - (xb + wb / 2))
+    while dx > width:  # a box over the seam may be given on either side of it
+        dx -= width
+    dx = min(dx, width - dx)
+    dy = abs((ya + ha / 2) - (yb + hb / 2))
+    return [
+        (dx - (wa + wb) / 2) / width,
+        min(ha, hb) / max(ha, hb),
+        dx / width,
+        max(0, min(ya + ha, yb + hb) - max(ya, yb)) / min(ha, hb),
+        min(wa * ha, wb * hb) / max(wa * ha, wb * hb),
+        math.sqrt(dx**2 + dy**2) / math.sqrt(wa * ha + wb * hb),
+        dy / height,
+        min(people / 10, 1),
+    ]
+
+
+EIGHTHS = st.integers(-800, 3200).map(lambda value: value / 8)
+SIDES = st.integers(1, 1600).map(lambda value: value / 8)
+BOXES = st.tuples(EIGHTHS, EIGHTHS, SIDES, SIDES)
+ROWS = st.lists(st.tuples(BOXES, BOXES, st.integers(0, 30)), min_size=1, max_size=5)
+SIZE = (400, 120)
+
+
+def features(rows: list[tuple[Box, Box, int]], shift_a: float = 0, shift_b: float = 0) -> NDArray[np.floating]:
+    a = np.array([row[0] for row in rows]) + [shift_a, 0, 0, 0]
+    b = np.array([row[1] for row in rows]) + [shift_b, 0, 0, 0]
+    return spatial_features(a, b, np.tile(SIZE, (len(rows), 1)), np.array([row[2] for row in rows]))
+
+
+@given(ROWS)
+def test_equal_to_the_plain_loop(rows: list[tuple[Box, Box, int]]) -> None:
+    expected = np.array([plain(a, b, *SIZE, people) for a, b, people in rows])
+    found = features(rows)
+    assert found.dtype == np.float32
+    assert found.shape == (len(rows), 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@given(ROWS)
+def test_a_and_b_can_be_exchanged(rows: list[tuple[Box, Box, int]]) -> None:
+    np.testing.assert_array_equal(features(rows), features([(b, a, people) for a, b, people in rows]))
+
+
+@given(ROWS, st.integers(-400, 800))
+def test_rolling_the_panorama_changes_nothing(rows: list[tuple[Box, Box, int]], k: int) -> None:
+    np.testing.assert_array_equal(features(rows), features(rows, k, k))
+
+
+@given(ROWS, st.integers(-2, 2), st.integers(-2, 2))
+def test_whole_turns_change_nothing(rows: list[tuple[Box, Box, int]], one: int, other: int) -> None:
+    np.testing.assert_array_equal(features(rows), features(rows, one * SIZE[0], other * SIZE[0]))
+
+
+def test_each_frame_has_its_own_size() -> None:
+    box_a, box_b = np.array([[0.0, 0, 10, 20]] * 2), np.array([[50.0, 5, 10, 20]] * 2)
+    found = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]))
+    np.testing.assert_allclose(found[:, 2], [0.5, 0.05], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 6], [5 / 40, 5 / 80], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 7], [0.3, 1.0], rtol=1e-6)
+
+
+def test_people_side_by_side_over_the_seam_are_near() -> None:
+    rows = [((390.0, 0.0, 10.0, 20.0), (0.0, 0.0, 10.0, 20.0), 2)]
+    np.testing.assert_allclose(features(rows)[0, [0, 2]], [0, 10 / 400], atol=1e-7)
+
+
+def test_no_pairs_give_no_rows() -> None:
+    nothing = np.empty((0, 4))
+    assert spatial_features(nothing, nothing, np.empty((0, 2), int), np.empty(0, int)).shape == (0, 8)
+
+
+def test_the_groups_cover_the_names() -> None:
+    assert len(SPATIAL_NAMES[GEOMETRIC]) == 7
+    assert SPATIAL_NAMES[SCENE_CONTEXT] == ("scene_density",)
