@@ -22,7 +22,8 @@ def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[s
     """
     checkpoint = load(run / BEST)
     identity = read_complete_manifest(store).recipe.identity()
-    return evaluate_features(checkpoint, load_store(store), identity, split=split, device=pick_device(device))
+    found = evaluate_features(checkpoint, load_store(store), identity, split=split, device=pick_device(device))
+    return found | {"class_names": _class_names(checkpoint)}
 
 
 def evaluate_on_images(
@@ -36,9 +37,10 @@ def evaluate_on_images(
     checkpoint = load(run / BEST)
     dataset = read_dataset(data_path, Selection(checkpoint.about.config.frame_interval, "paired"), max_skipped)
     backbone = run_backbone(run, checkpoint, weights).backbone
-    return evaluate_crops(
+    found = evaluate_crops(
         checkpoint, dataset.tables, dataset.image_paths, backbone, split=split, device=pick_device(device)
     )
+    return found | {"class_names": _class_names(checkpoint)}
 
 
 def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> LoadedBackbone:
@@ -64,3 +66,7 @@ def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> Loaded
             f"give the run's own with --weights"
         )
     return loaded
+
+
+def _class_names(checkpoint: Checkpoint) -> list[str]:
+    return [pair_class.name for pair_class in checkpoint.about.config.classes]

@@ -1,5 +1,6 @@
 """The batch feature extraction job: data -> plan -> crops -> features -> store. Run again, it resumes."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,8 @@ from store.find import store_for
 from store.manifest import Manifest, Selection
 from store.reader import store_info
 from store.writer import StoreWriter, finished, open_for_writing
+
+_log = logging.getLogger("stage2")
 
 
 @dataclass
@@ -79,6 +82,8 @@ def _fill(
             writer.commit(number, relabel(units[number], old))
     rest = {number: units[number] for number in writer.pending}
     if rest:
+        crops = sum(len(unit.tables.box) for unit in rest.values())
+        _log.info("Extracting %s crops into %s", f"{crops:,}", summary.store)
         for number, shard in stream_shards(rest, config, loaded, summary.tally):
             began = perf_counter()
             writer.commit(number, shard)
