@@ -29,6 +29,7 @@ _FIELDS: dict[str, type] = {
     "feature_dim": int,
     "backbone": dict,
     "store_fingerprint": str,
+    "class_weight": list,
     "model": dict,
     "epoch": int,
     "metrics": dict,
@@ -45,6 +46,7 @@ class About:
     feature_dim: int  # of the backbone's output
     backbone: dict[str, Any]  # identity of the backbone, plain values, e.g. name and sha256 of its weights
     store_fingerprint: str  # of the store a cached run was trained on; "" end to end
+    class_weight: tuple[float, ...]  # (C,) of the loss
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **e
         "feature_dim": about.feature_dim,
         "backbone": about.backbone,
         "store_fingerprint": about.store_fingerprint,
+        "class_weight": list(about.class_weight),
         "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
         "epoch": record["epoch"],
         "metrics": record,
@@ -187,7 +190,17 @@ def _about(path: Path, content: dict[str, Any]) -> About:
         raise CheckpointError(f"{path}: classes and config disagree; use another checkpoint")
     if content["feature_dim"] < 1:
         raise CheckpointError(f"{path}: feature_dim is {content['feature_dim']}; use another checkpoint")
-    return About(content["kind"], config, content["feature_dim"], content["backbone"], content["store_fingerprint"])
+    weight = content["class_weight"]
+    if len(weight) != len(config.classes) or not all(type(value) is float and value > 0 for value in weight):
+        raise CheckpointError(f"{path}: class_weight does not fit the classes; use another checkpoint")
+    return About(
+        kind=content["kind"],
+        config=config,
+        feature_dim=content["feature_dim"],
+        backbone=content["backbone"],
+        store_fingerprint=content["store_fingerprint"],
+        class_weight=tuple(weight),
+    )
 
 
 def _kind(tensor: Tensor) -> str:

@@ -1,8 +1,6 @@
 """The source of end-to-end batches: crops of the persons of a batch, read ahead of the model."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,17 @@ from torch import Tensor
 
 from classify.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
 from classify.selection import Split
+from configs.resnet_stage2_config import ResNetStage2Config
 from extract.crops import crop_people
 from extract.frames import read_frame
+from extract.read_ahead import read_ahead
 from store.tables import Tables
 
 
 class CropSource:
     """Batches of crops: each person of a batch stands once, each frame of a batch is decoded once.
 
-    A pool of `workers` threads (decoding and cropping release the GIL) reads at most `workers` + 1 batches ahead;
+    A pool of `num_workers` threads (decoding and cropping release the GIL) reads at most that many batches ahead;
     with 0 workers the batch is read when it is asked for. The order does not depend on the workers.
     """
 
@@ -29,11 +29,9 @@ class CropSource:
         tables: Tables,
         image_paths: Sequence[Path],  # (F,)
         split: Split,
+        config: ResNetStage2Config,
         *,
-        batch_size: int,
-        crop_size: int,
         device: torch.device,
-        workers: int = 0,
         balanced: bool = False,
     ):
         self._tables = tables
@@ -42,12 +40,12 @@ class CropSource:
         self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
         self._label = torch.from_numpy(split.labels.copy())  # (m,)
         self._weights = sampling_weights(split) if balanced else None
-        self._batch_size = batch_size
-        self._crop_size = crop_size
+        self._batch_size = config.batch_size
+        self._crop_size = config.crop_size
         self._device = device
-        self._workers = workers
+        self._workers = config.num_workers
         self.samples = len(split.labels)
-        self.batches = -(-self.samples // batch_size)
+        self.batches = -(-self.samples // config.batch_size)
 
     def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
         """One pass; see `classify.batches.Source`.
@@ -59,23 +57,8 @@ class CropSource:
         if generator is not None:
             order = draw_order(self.samples, self._weights, generator)
         parts = torch.split(order, self._batch_size)
-        if self._workers == 0:
-            yield from (self._on_device(self._read(part)) for part in parts)
-        else:
-            yield from self._ahead(parts)
-
-    def _ahead(self, parts: Sequence[Tensor]) -> Iterator[PairBatch]:
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="crops")
-        waiting: deque[Future[PairBatch]] = deque()
-        try:
-            for part in parts:
-                waiting.append(pool.submit(self._read, part))
-                if len(waiting) > self._workers + 1:
-                    yield self._on_device(waiting.popleft().result())
-            while waiting:
-                yield self._on_device(waiting.popleft().result())
-        finally:  # an error, or a reader that stops early, leaves no work behind
-            pool.shutdown(cancel_futures=True)
+        for batch in read_ahead(self._read, parts, self._workers, self._workers + 1):
+            yield _on_device(batch, self._device)
 
     def _read(self, part: Tensor) -> PairBatch:
         """The batch of the samples `part` (B,), on the CPU."""
@@ -92,6 +75,6 @@ class CropSource:
         ]
         return torch.cat(crops)
 
-    def _on_device(self, batch: PairBatch) -> PairBatch:
-        parts = (batch.persons, batch.a, batch.b, batch.spatial, batch.label)
-        return PairBatch(*(part.to(self._device) for part in parts))
+
+def _on_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    return PairBatch(*(part.to(device) for part in (batch.persons, batch.a, batch.b, batch.spatial, batch.label)))

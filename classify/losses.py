@@ -1,11 +1,14 @@
 """The training loss: cross entropy, evenness over the classes, and accuracy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from configs.resnet_stage2_config import ResNetStage2Config
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,11 @@ class Objective:
     class_weight: Tensor
     mpca_weight: float
     acc_weight: float
+
+    @classmethod
+    def of(cls, config: ResNetStage2Config, class_weight: Sequence[float], device: torch.device) -> "Objective":
+        """The objective of a configuration, with class weights (C,) as `class_weights` gives them."""
+        return cls(torch.tensor(class_weight, device=device), config.mpca_weight, config.acc_weight)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """The scalar loss of logits (B, C) and labels (B,) int64; see `stage2_loss`."""
@@ -43,8 +51,8 @@ def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight
     return cross_entropy + mpca_weight * variance - acc_weight * true.mean()
 
 
-def class_weights(counts: NDArray[np.int64], balance: str) -> Tensor:
-    """(C,) float32: with balance "loss" one over the class's count, mean 1 over the classes present; else ones.
+def class_weights(counts: NDArray[np.int64], balance: str) -> tuple[float, ...]:
+    """(C,) weights: with balance "loss" one over the class's count, mean 1 over the classes present; else ones.
 
     A class that training never sees keeps weight 1, so that it is not hidden from the validation loss.
     """
@@ -53,4 +61,4 @@ def class_weights(counts: NDArray[np.int64], balance: str) -> Tensor:
     if balance == "loss":
         inverse = 1.0 / counts[present]
         weight[present] = inverse / inverse.mean()
-    return torch.from_numpy(weight.astype(np.float32))
+    return tuple(float(value) for value in weight)

@@ -58,3 +58,12 @@ def log_validation(record: dict[str, Any], best: bool) -> None:
     log.info("Val Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", *figures)
     if best:
         log.info("New best model saved! mpca: %.4f", record["val_mpca"])
+
+
+def log_test(test: dict[str, Any], baselines: dict[str, Any]) -> None:
+    """The best model's figures on the test split, and those of the baselines."""
+    over = f"over {test['classes_present']} of {test['classes']} classes"
+    log.info("")
+    log.info("Test, best model: Acc: %.4f, MPCA: %.4f (%s)", test["accuracy"], test["mpca"], over)
+    for name, figures in baselines.items():
+        log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", figures["accuracy"], figures["mpca"])

@@ -36,17 +36,20 @@ class Split:
 
 
 def select(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
-    """The samples of "train", "val" and "test"; what is left out is counted and logged.
+    """The samples of "train", "val" and "test".
 
     Raises:
         SplitError: a part has no scene in the data, or no pair of a configured class.
     """
-    splits = {name: select_split(tables, config, name) for name in SPLIT_NAMES}
+    return {name: select_split(tables, config, name) for name in SPLIT_NAMES}
+
+
+def log_selection(tables: Tables, config: ResNetStage2Config, splits: dict[str, Split]) -> None:
+    """Counts and logs what was left out, a sentence for each reason, and the classes that a split lacks."""
     _log_scenes(tables, config.split)
     _log_labels(tables, config)
     for split in splits.values():
         _log_absent(split, config.classes)
-    return splits
 
 
 def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split:

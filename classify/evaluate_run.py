@@ -1,0 +1,80 @@
+"""Figures of a finished run on any split of any data that fits it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classify.batches import CachedSource, Source, Visual
+from classify.checkpoint import END_TO_END, Checkpoint, build_model
+from classify.crop_batches import CropSource
+from classify.evaluate import evaluate
+from classify.losses import Objective
+from classify.selection import select_split
+from configs.errors import MismatchError
+from extract.backbone import Backbone
+from store.tables import Features, Tables
+
+
+def evaluate_features(
+    checkpoint: Checkpoint, features: Features, backbone: dict[str, Any], *, split: str, device: torch.device
+) -> dict[str, Any]:
+    """Evaluates a cached run's best model on a store; see `classify.evaluate.evaluate` for the keys.
+
+    Args:
+        backbone: identity of the store's backbone, as it was given to `train_cached`.
+
+    Raises:
+        MismatchError: the store's features come from another backbone; the differing field is named.
+        SplitError: the split has no pair in the store. CheckpointError: the tensors do not fit.
+    """
+    check_backbone(checkpoint, backbone)
+    samples = select_split(features.tables, checkpoint.about.config, split)
+    visual = Visual.load(features, device)
+    source = CachedSource(features.tables, visual, samples, checkpoint.about.config.batch_size)
+    return _evaluate(checkpoint, nn.Identity(), source, split, device)
+
+
+def evaluate_crops(
+    checkpoint: Checkpoint,
+    tables: Tables,
+    image_paths: Sequence[Path],
+    backbone: Backbone,
+    *,
+    split: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Evaluates a run's best model on images; see `classify.evaluate.evaluate` for the keys.
+
+    Args:
+        image_paths: (F,) the image of each frame of `tables`.
+        backbone: of the run's architecture; an end-to-end run brings its weights, a cached run needs those given.
+
+    Raises:
+        SplitError: the split has no pair in the data. CheckpointError: the tensors do not fit.
+        FrameError: an image cannot be read.
+    """
+    samples = select_split(tables, checkpoint.about.config, split)
+    source = CropSource(tables, image_paths, samples, checkpoint.about.config, device=device)
+    return _evaluate(checkpoint, backbone, source, split, device)
+
+
+def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
+    """Raises MismatchError unless features of `backbone` are what the checkpoint's head was trained on."""
+    if checkpoint.about.kind == END_TO_END:
+        raise MismatchError("the run trained its backbone, so no store fits it; evaluate it on images (--data_path)")
+    trained = checkpoint.about.backbone
+    for name in sorted(set(trained) | set(backbone)):
+        old, new = trained.get(name, "nothing"), backbone.get(name, "nothing")
+        if old != new:
+            raise MismatchError(f"the run was trained on features with {name} {old}, the store has {new}; use its own")
+
+
+def _evaluate(
+    checkpoint: Checkpoint, backbone: nn.Module, source: Source, split: str, device: torch.device
+) -> dict[str, Any]:
+    model = build_model(checkpoint, backbone).to(device)
+    objective = Objective.of(checkpoint.about.config, checkpoint.about.class_weight, device)
+    return evaluate(model, source, objective, split)

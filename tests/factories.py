@@ -1,0 +1,116 @@
+"""Random tables, features and images for tests."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from configs.resnet_stage2_config import ResNetStage2Config
+from configs.splits import SceneSplit
+from store.tables import Features, Tables
+
+LABELS = ("walking together", "standing together", "sitting together")
+SPLIT = SceneSplit(train=("a", "b"), val=("c",), test=("d",))
+
+
+def make_tables(
+    scenes: tuple[str, ...] = ("a", "b", "c", "d"), frames: int = 10, people: int = 6, pairs: int = 5, seed: int = 0
+) -> Tables:
+    """Scenes of equally many frames, people and pairs, with random boxes, spatial features and labels."""
+    rng = np.random.default_rng(seed)
+    count = len(scenes) * frames
+    offset = np.arange(count + 1, dtype=np.int64) * people
+    places = [rng.choice(people * (people - 1) // 2, pairs, replace=False) for _ in range(count)]
+    first, second = np.triu_indices(people, 1)
+    pair = np.concatenate([np.stack([first[p], second[p]], axis=1) + offset[f] for f, p in enumerate(places)])
+    box = np.stack(
+        [rng.uniform(0, 300, count * people), rng.uniform(0, 40, count * people), *rng.uniform(8, 30, (2, count * people))],
+        axis=1,
+    )
+    return Tables(
+        scenes=scenes,
+        frame_scene=np.repeat(np.arange(len(scenes), dtype=np.int32), frames),
+        frame_name=np.array([f"{index:06d}.jpg" for index in np.tile(np.arange(frames), len(scenes))]),
+        frame_index=np.tile(np.arange(frames, dtype=np.int32), len(scenes)),
+        frame_size=np.tile(np.array([320, 80], dtype=np.int32), (count, 1)),
+        frame_offset=offset,
+        box=box,
+        person_id=np.tile(np.arange(people, dtype=np.int64), count),
+        pair=pair.astype(np.int64),
+        pair_frame=np.repeat(np.arange(count, dtype=np.int32), pairs),
+        spatial=rng.random((count * pairs, 8), dtype=np.float32),
+        label=rng.integers(0, len(LABELS), count * pairs).astype(np.int32),
+        label_sets=tuple((label,) for label in LABELS),
+    )
+
+
+def make_features(
+    tables: Tables, dim: int = 16, signal: float = 3.0, seed: int = 0, views: int = 1, dtype: Any = np.float32
+) -> Features:
+    """Noise in which both persons of a pair carry its label, `signal` deviations strong, so that it can be learned."""
+    rng = np.random.default_rng(seed)
+    visual = rng.standard_normal((len(tables.box), dim)).astype(np.float32)
+    for (one, other), label in zip(tables.pair, tables.label, strict=True):
+        visual[[one, other], label] += signal
+    flipped = (visual + 0.01).astype(dtype) if views == 2 else None
+    return Features(tables, visual.astype(dtype), flipped, f"fingerprint-{seed}")
+
+
+def small_config(folder: Path | str = "", **settings: Any) -> ResNetStage2Config:
+    """A configuration whose runs take a moment."""
+    values: dict[str, Any] = {
+        "split": SPLIT,
+        "epochs": 3,
+        "batch_size": 8,
+        "visual_feature_dim": 12,
+        "hidden_dim": 16,
+        "learning_rate": 3e-3,
+        "device": "cpu",
+        "num_workers": 0,
+        "crop_size": 32,
+        "checkpoint_dir": str(folder),
+    }
+    return ResNetStage2Config(**(values | settings))
+
+
+def with_labels(tables: Tables, labels: np.ndarray[Any, Any], sets: tuple[tuple[str, ...], ...]) -> Tables:
+    """The tables with other labels."""
+    return replace(tables, label=labels.astype(np.int32), label_sets=sets)
+
+
+def write_images(tables: Tables, folder: Path, seed: int = 0) -> list[Path]:
+    """A random JPEG for each frame; the paths in the order of the frame table."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for scene, name in zip(tables.frame_scene, tables.frame_name, strict=True):
+        path = folder / tables.scenes[scene] / str(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = rng.integers(0, 256, (10, 40, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((320, 80), Image.Resampling.NEAREST).save(path, quality=95)
+        paths.append(path)
+    return paths
+
+
+class TinyBackbone(nn.Module):
+    """A convolution, a BatchNorm and a mean: (P, 3, S, S) uint8 -> (P, 8) float32, frozen as Backbone is."""
+
+    out_dim = 8
+
+    def __init__(self, freeze: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, self.out_dim, 4, stride=4)
+        self.norm = nn.BatchNorm2d(self.out_dim)
+        self.frozen = freeze
+        self.requires_grad_(not freeze)
+        self.train(not freeze)
+
+    def train(self, mode: bool = True) -> "TinyBackbone":
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.conv(crops.float() / 255))).mean((2, 3))
