@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from configs.errors import DataError
 from extract.image_header import ImageHeader, read_header
+from extract.png import decode_png, is_16_bit
 
 MAX_PIXELS = 88_000_000
 MAX_BYTES = 512 * 2**20
@@ -82,6 +83,8 @@ def check_header(data: bytes, path: Path) -> ImageHeader:
     header = read_header(data)
     if header is None:
         raise FrameError("image_format", f"{path} is neither JPEG nor PNG")
+    if header.kind == "png" and is_16_bit(data):
+        raise FrameError("image_format", f"{path} has 16 bits a channel, not 8")
     if not 0 < header.width * header.height <= MAX_PIXELS:
         raise FrameError("image_too_large", f"{path} declares {header.width} x {header.height} pixels")
     return header
@@ -90,15 +93,19 @@ def check_header(data: bytes, path: Path) -> ImageHeader:
 def decode_frame(data: bytes, path: Path) -> Tensor:
     """(3, H, W) uint8 RGB of an image file's bytes. Raises FrameError."""
     header = check_header(data, path)
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
-        decode = decode_jpeg if header.kind == "jpeg" else decode_png
-        pixels: Tensor = decode(encoded, mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        pixels = decode_png(data) if header.kind == "png" else _decode_jpeg(data)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
         raise FrameError("image_damaged", f"{path} cannot be decoded ({reason})") from error
-    if pixels.dtype != torch.uint8 or pixels.shape != (3, header.height, header.width):
-        raise FrameError("image_format", f"{path} is no image of 8 bits a channel")
+    if pixels.shape != (3, header.height, header.width):
+        raise FrameError("image_damaged", f"{path} contradicts its own header")
+    return pixels
+
+
+def _decode_jpeg(data: bytes) -> Tensor:
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
     return pixels
 
 
