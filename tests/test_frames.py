@@ -53,7 +53,8 @@ def test_decoded_as_by_pillow(tmp_path: Path, name: str) -> None:
     path = tmp_path / "frame.jpg"  # the suffix does not decide
     path.write_bytes(GOOD[name])
     found = read_frame(path, tmp_path)
-    expected = np.asarray(Image.open(path).convert("RGB"))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))[..., :3]
     np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
     assert frame_size(path, tmp_path) == (W, H)  # as stored: the boxes know of no rotation
     assert load_frame(path, tmp_path).sha256 == sha256(GOOD[name])
@@ -83,7 +84,6 @@ BAD = {
     "bomb": (png_header(60_000, 60_000) + b"\0" * 99, "image_too_large"),
     "no pixels": (png_header(0, 10) + b"\0" * 99, "image_too_large"),
     "88 megapixels": (jpeg_of_size(8_801, 10_000), "image_too_large"),
-    "other size": (jpeg_of_size(W * 4, H * 4), "image_damaged"),
     "cut": (GOOD["jpeg"][:-300], "image_damaged"),
     "header alone": (GOOD["jpeg"][:200], "image_damaged"),
     "zeros": (b"\0" * 1000, "image_format"),
