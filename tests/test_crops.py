@@ -65,7 +65,7 @@ def test_rolling_image_and_boxes_gives_identical_crops(boxes: list[tuple[float, 
     box = np.array(boxes)
     box = box[crop_regions(box, W, H)[:, 3] > 0]
     before = crop_people(FRAME, box, 32)
-    after = crop_people(torch.roll(FRAME, k, dims=2), box + [k, 0, 0, 0], 32)
+    after = crop_people(torch.roll(FRAME, k, dims=2), box + np.array([k, 0, 0, 0]), 32)
     assert torch.equal(before, after)
 
 

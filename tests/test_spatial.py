@@ -40,8 +40,8 @@ SIZE = (400, 120)
 
 
 def features(rows: list[tuple[Box, Box, int]], shift_a: float = 0, shift_b: float = 0) -> NDArray[np.floating]:
-    a = np.array([row[0] for row in rows]) + [shift_a, 0, 0, 0]
-    b = np.array([row[1] for row in rows]) + [shift_b, 0, 0, 0]
+    a = np.array([row[0] for row in rows]) + np.array([shift_a, 0, 0, 0])
+    b = np.array([row[1] for row in rows]) + np.array([shift_b, 0, 0, 0])
     return spatial_features(a, b, np.tile(SIZE, (len(rows), 1)), np.array([row[2] for row in rows]))
 
 
