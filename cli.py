@@ -260,9 +260,9 @@ def demo(out: Path, seed: int) -> None:
 
 @stage2.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--scenes", type=int, help="How many scenes.  [default: 12; with --labels: all]")
-@click.option("--frames", type=int, help="Frames a scene.  [default: 12; with --labels: all]")
-@click.option("--people", default=12, help="People a frame, about.")
+@click.option("--scenes", type=int, help="How many scenes.  [default: 25; with --labels: all]")
+@click.option("--frames", type=int, help="Frames a scene.  [default: 10; with --labels: all]")
+@click.option("--people", default=18, help="People a frame, about.")
 @click.option("--seed", default=0)
 @click.option("--labels", type=click.Path(path_type=Path), help="Draw panoramas that fit these annotations.")
 def synth(out: Path, scenes: int | None, frames: int | None, people: int, seed: int, labels: Path | None) -> None:
@@ -272,7 +272,13 @@ def synth(out: Path, scenes: int | None, frames: int | None, people: int, seed: 
     if labels is not None:
         draw_for_labels(labels, out, scenes=scenes, frames=frames, seed=seed)
     else:
-        draw_dataset(out, scenes=scenes or 12, frames=frames or 12, people=people, seed=seed)
+        draw_dataset(
+            out,
+            scenes=25 if scenes is None else scenes,
+            frames=10 if frames is None else frames,
+            people=people,
+            seed=seed,
+        )
     click.echo(f"drawn: {out}")
 
 

@@ -102,7 +102,7 @@ def _comparison(results: dict[str, Any]) -> str:
         f'<td class="n">{mpca:.3f}</td><td class="n">{accuracy:.1%}</td></tr>'
         for name, mpca, accuracy, own in rows
     )
-    return f"<table><tr><th>what answers</th><th></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
+    return f"<table><tr><th>what answers</th><th style="width:35%"></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
 
 
 def _per_class(results: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _per_class(results: dict[str, Any]) -> str:
         f'<td class="n">{"" if share is None else f"{share:.1%}"}</td><td class="n">{count:,}</td></tr>'
         for name, share, count in rows
     )
-    return f"<table><tr><th>class</th><th></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
+    return f"<table><tr><th>class</th><th style="width:35%"></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
 
 
 def _bar(share: float) -> str:
