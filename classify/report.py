@@ -22,7 +22,7 @@ border-radius:10px; padding:20px 24px; margin-top:20px } .soft { color:var(--sof
 .figures { display:flex; flex-wrap:wrap; gap:36px } .figure b { display:block; font-size:34px; line-height:1.2 }
 table { border-collapse:collapse; width:100% } td,th { text-align:left; padding:6px 10px 6px 0;
 border-bottom:1px solid var(--line); vertical-align:middle } th { color:var(--soft); font-weight:500; font-size:14px }
-td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { background:var(--back); height:14px;
+th.wide { width:35% } td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { background:var(--back); height:14px;
 border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; background:#a9b6c6 }
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
@@ -102,7 +102,7 @@ def _comparison(results: dict[str, Any]) -> str:
         f'<td class="n">{mpca:.3f}</td><td class="n">{accuracy:.1%}</td></tr>'
         for name, mpca, accuracy, own in rows
     )
-    return f"<table><tr><th>what answers</th><th style="width:35%"></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
+    return f"<table><tr><th>what answers</th><th class='wide'></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
 
 
 def _per_class(results: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _per_class(results: dict[str, Any]) -> str:
         f'<td class="n">{"" if share is None else f"{share:.1%}"}</td><td class="n">{count:,}</td></tr>'
         for name, share, count in rows
     )
-    return f"<table><tr><th>class</th><th style="width:35%"></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
+    return f"<table><tr><th>class</th><th class='wide'></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
 
 
 def _bar(share: float) -> str:

@@ -1,5 +1,6 @@
 """Loads files of tensors from anywhere without running anything that they hold."""
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError  # the type of error alone: nothing is unpickled outside torch's safe loader
 from typing import Any
@@ -14,7 +15,9 @@ def read_tensor_file(path: Path) -> Any:
         ValueError: the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's advice about unusual files; what matters is whether they load
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError("there is no such file") from error
     except (OSError, RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError, UnpicklingError) as error:

@@ -115,9 +115,7 @@ def test_after_one_failed_fsync_a_new_file_is_written(tmp_path: Path, monkeypatc
     assert synced[0] != synced[1] == path.stat().st_ino
 
 
-def test_a_disk_whose_fsync_always_fails_keeps_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_whose_fsync_always_fails_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = target(tmp_path)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, 0, errno.EIO))
     with pytest.raises(StorageError, match="fsync"):

@@ -51,7 +51,7 @@ def forbidden(source: str) -> list[str]:
     for module, parts in imported(tree):
         if module.split(".")[0] in {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}:
             found += [] if (module, parts) == ("pickle", ("UnpicklingError",)) else [module]
-        if module.startswith("torch.distributed.checkpoint") or "checkpoint" in parts and module == "torch.distributed":
+        if module.startswith("torch.distributed.checkpoint") or ("checkpoint" in parts and module == "torch.distributed"):
             found.append("torch.distributed.checkpoint")
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword):
