@@ -1,11 +1,16 @@
 """Loads files of tensors from anywhere without running anything that they hold."""
 
+import struct
 import warnings
 from pathlib import Path
 from pickle import UnpicklingError  # the type of error alone: nothing is unpickled outside torch's safe loader
 from typing import Any
 
 import torch
+
+# what torch's loader raises on damaged and hostile files, found by fuzzing it
+_DAMAGE = (OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
+_DAMAGE += (AssertionError, ImportError, MemoryError, BufferError, UnpicklingError, struct.error)
 
 
 def read_tensor_file(path: Path) -> Any:
@@ -20,6 +25,6 @@ def read_tensor_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError("there is no such file") from error
-    except (OSError, RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError, UnpicklingError) as error:
+    except _DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ValueError(reason) from error

@@ -148,7 +148,8 @@ def _refuse_strangers(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file and no feature store; choose another --store")
     known = (path / NAME).exists() or (path / ".lock").exists()
-    if path.exists() and not known and any(path.iterdir()):
+    ours = {path / "shards", path / ".tmp"}  # a job killed before it had its lock left these, empty
+    if path.exists() and not known and any(entry not in ours for entry in path.rglob("*")):
         raise StoreError(f"{path} exists and is no feature store; choose another --store")
     for name in ("shards", ".tmp", "quarantine", ".lock"):
         if (path / name).is_symlink():
