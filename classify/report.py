@@ -22,7 +22,8 @@ border-radius:10px; padding:20px 24px; margin-top:20px } .soft { color:var(--sof
 .figures { display:flex; flex-wrap:wrap; gap:36px } .figure b { display:block; font-size:34px; line-height:1.2 }
 table { border-collapse:collapse; width:100% } td,th { text-align:left; padding:6px 10px 6px 0;
 border-bottom:1px solid var(--line); vertical-align:middle } th { color:var(--soft); font-weight:500; font-size:14px }
-th.wide { width:35% } td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { background:var(--back); height:14px;
+th.wide { width:35% }
+td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { background:var(--back); height:14px;
 border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; background:#a9b6c6 }
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
