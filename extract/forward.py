@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from configs.errors import DeviceError
 from extract.backbone import Backbone
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -22,7 +23,12 @@ def frozen_forward(backbone: Backbone, crop_size: int, device: torch.device, pre
 
     On CPU a crop's features have the same bits whatever else is in its batch, and however large the batch is.
     `precision` names the number type of the forward pass on CUDA.
+
+    Raises:
+        DeviceError: a lower precision is asked for on the CPU, which computes in float32.
     """
+    if device.type == "cpu" and precision != "float32":  # the recipe would name a precision that was not used
+        raise DeviceError(f"--precision {precision} needs a CUDA device; use --precision float32 on the CPU")
     model = backbone.to(device).to(memory_format=torch.channels_last).eval()
     return _on_cpu(model, crop_size) if device.type == "cpu" else _on_gpu(model, device, PRECISIONS[precision])
 
