@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 # what torch's loader raises on damaged and hostile files, found by fuzzing it
-_DAMAGE = (OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
-_DAMAGE += (AssertionError, ImportError, MemoryError, BufferError, UnpicklingError, struct.error)
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError),
+    *(AssertionError, ImportError, MemoryError, BufferError, UnpicklingError, struct.error),
+)
 
 
 def read_tensor_file(path: Path) -> Any:
