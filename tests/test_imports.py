@@ -51,8 +51,8 @@ def forbidden(source: str) -> list[str]:
     for module, parts in imported(tree):
         if module.split(".")[0] in {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}:
             found += [] if (module, parts) == ("pickle", ("UnpicklingError",)) else [module]
-        if module.startswith("torch.distributed.checkpoint") or ("checkpoint" in parts and module == "torch.distributed"):
-            found.append("torch.distributed.checkpoint")
+        whole = {module, *(f"{module}.{part}" for part in parts)}
+        found += [name for name in whole if name.startswith("torch.distributed.checkpoint")]
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword):
             loose = (node.arg == "weights_only", node.arg == "allow_pickle")

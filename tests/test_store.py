@@ -116,7 +116,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, whole: dict[str, b
             process.stdout.readline()
             time.sleep(float(rng.uniform(0, 0.03)))
             process.send_signal(signal.SIGKILL)
-        acknowledged = {name: data for name, data in content(path).items()} if (path / "STORE.json").exists() else {}
+        acknowledged = content(path) if (path / "STORE.json").exists() else {}
         fill(path, make_plan())
         assert content(path) == whole
         assert {name for name in acknowledged if name.startswith("shards")} <= set(whole)
@@ -380,7 +380,19 @@ def paths_of(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 HOSTILE = st.sampled_from(
-    [None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "../../etc/passwd", "/etc/passwd", "a\0b", "\ud800", [], {}]
+    [
+        *(None, True, -1, 0, 2**70),
+        1.5,
+        float("nan"),
+        "",
+        "x",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a\0b",
+        "\ud800",
+        [],
+        {},
+    ]
     + ["u00000000-" + "0" * 64 + ".h5", [[]], {"a": {"b": "c"}}, {"a": 3}]
 )
 
