@@ -1,4 +1,8 @@
-"""Panoramas without people: walls, windows, pillars and a tiled floor, seamless all the way round."""
+"""What stands behind the people: a room or an open square seen all the way round, drawn once for each scene.
+
+The panorama is a cylinder around a camera 1 m above flat ground: a ground point at distance r metres stands
+FOCAL / r pixels below the horizon, and a wall at distance r reaches FOCAL * (height - 1) / r pixels above it.
+"""
 
 from dataclasses import dataclass
 
@@ -7,86 +11,168 @@ from numpy.typing import NDArray
 
 from extract.synth.raster import Colour, Floats
 
-WIDTH, HEIGHT = 3760, 480
-HORIZON = 200  # the row at the height of the camera
+WIDTH, HEIGHT = 3760, 480  # pixels of JRDB's stitched panoramas
+HORIZON = 190.0  # pixel row
+FOCAL = WIDTH / (2 * np.pi)  # pixels per radian
+_OPEN_AIR = ("clark-center", "gates-to-clark", "hewlett", "huang-lane", "memorial", "meyer", "tressider")
+_PLASTER: tuple[Colour, ...] = ((214, 206, 190), (178, 190, 196), (206, 186, 160), (160, 150, 140), (190, 200, 180))
+_GROUND: tuple[Colour, ...] = ((150, 140, 126), (120, 124, 130), (164, 132, 98), (104, 98, 96), (176, 172, 164))
 
 
 @dataclass(frozen=True)
-class Place:
-    """The look of one scene: its empty panorama, its film grain, and the objects that stand in front of people."""
+class Wall:
+    """The nearest wall in each column: `distance` and `along` (position along the wall), metres, (W,); `side` 0-3."""
 
-    panorama: Floats  # (3, HEIGHT, WIDTH) float32, [0, 255]
-    grain: Floats  # (1, HEIGHT, WIDTH) float32, around 0
-    objects: tuple[tuple[Floats, int, int, int], ...]  # patch (4, h, w), left, top, and the row of its foot
-
-
-def draw_place(rng: np.random.Generator) -> Place:
-    """A random place."""
-    wall, floor = _tone(rng, 60, 210), _tone(rng, 50, 190)
-    panorama = np.empty((3, HEIGHT, WIDTH), np.float32)
-    edge = HORIZON + int(rng.integers(15, 60))  # where the wall meets the floor
-    panorama[:, :edge] = _wall(rng, wall, edge)
-    panorama[:, edge:] = _floor(rng, floor, edge)
-    panorama *= 1 + rng.uniform(0.06, 0.2) * smooth_noise(rng, 6)
-    panorama *= 1 + rng.uniform(0.03, 0.1) * smooth_noise(rng, 60)
-    light = 1 + rng.uniform(0.05, 0.3) * np.cos(2 * np.pi * (np.arange(WIDTH) / WIDTH - rng.random()))
-    panorama *= light.astype(np.float32)
-    grain = rng.normal(0, rng.uniform(1.5, 5), (1, HEIGHT, WIDTH)).astype(np.float32)
-    objects = tuple(_object(rng) for _ in range(int(rng.integers(2, 6))))
-    return Place(np.clip(panorama, 0, 255), grain, objects)
+    distance: Floats
+    along: Floats
+    side: Floats
 
 
-def smooth_noise(rng: np.random.Generator, cells: int) -> Floats:
-    """(HEIGHT, WIDTH) noise in about [-1, 1], `cells` periods high, seamless from right to left."""
-    grid = rng.uniform(-1, 1, (cells + 2, 4 * cells)).astype(np.float32)
-    grid = np.concatenate([grid, grid[:, :1]], axis=1)
-    rows = np.linspace(0, cells + 0.999, HEIGHT, dtype=np.float32)
-    columns = np.arange(WIDTH, dtype=np.float32) * (4 * cells / WIDTH)
-    top, left = rows.astype(int), columns.astype(int)
-    down, right = (rows - top)[:, None], columns - left
-    across = grid[:, left] * (1 - right) + grid[:, left + 1] * right  # (cells + 2, WIDTH)
-    return np.asarray(across[top] * (1 - down) + across[top + 1] * down)
+def draw_background(scene: str, rng: np.random.Generator) -> Floats:
+    """The empty panorama of a scene, (3, HEIGHT, WIDTH) float32 RGB in [0, 255]; open air or indoors by its name."""
+    outdoors = scene.startswith(_OPEN_AIR)
+    half = rng.uniform(14, 26, 2) if outdoors else rng.uniform(5.5, 11, 2)
+    wall = _box_room(float(half[0]), float(half[1]), float(rng.uniform(0, 2 * np.pi)))
+    top = float(rng.uniform(6, 10)) if outdoors else float(rng.uniform(2.8, 3.8))
+    picture = _sky(rng) if outdoors else _ceiling(rng, top)
+    rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
+    skyline = top + (np.round(3 * _waves(rng, WIDTH, 9)) if outdoors else 0.0)
+    up = 1.0 + (HORIZON - rows) * wall.distance / FOCAL  # (H, W): metres above the ground on the wall
+    facade = _facade(rng, wall, up, outdoors)
+    _put(picture, facade, np.clip((skyline - up) * FOCAL / wall.distance, 0, 1))
+    _put(picture, _ground(rng, rows, outdoors), np.clip(-up * FOCAL / wall.distance, 0, 1))
+    if outdoors:
+        _plant(picture, rng)
+    light = 1.0 + 0.12 * _waves(rng, WIDTH, 3)
+    picture *= (light * rng.uniform(0.72, 1.06)).astype(np.float32)
+    picture *= rng.uniform(0.93, 1.07, (3, 1, 1)).astype(np.float32)  # the colour of the light
+    return np.clip(picture, 0, 255)
 
 
-def _tone(rng: np.random.Generator, low: float, high: float) -> NDArray[np.float32]:
-    """A muted colour, (3,)."""
-    return np.clip(rng.uniform(low, high) + rng.normal(0, 22, 3), 15, 245).astype(np.float32)
+def _put(picture: Floats, over: Floats, alpha: Floats) -> None:
+    picture += alpha.astype(np.float32) * (over - picture)
 
 
-def _wall(rng: np.random.Generator, tone: NDArray[np.float32], height: int) -> Floats:
-    """(3, height, WIDTH): panels, windows and doors on a wall that is darker at the top."""
-    shade = np.linspace(rng.uniform(0.7, 0.95), 1.08, height, dtype=np.float32)
-    wall = np.broadcast_to(tone[:, None, None] * shade[None, :, None], (3, height, WIDTH)).copy()
-    pitch = WIDTH // int(rng.integers(10, 40))
-    wall[:, :, np.arange(WIDTH) % pitch < 3] *= 0.8
-    for _ in range(int(rng.integers(6, 22))):
-        w, h = int(rng.integers(40, 260)), int(rng.integers(30, max(31, height - 40)))
-        left, top = int(rng.integers(0, WIDTH)), int(rng.integers(5, max(6, height - h)))
-        columns = (left + np.arange(w)) % WIDTH
-        wall[:, top : top + h, columns] = _tone(rng, 30, 235)[:, None, None]
-        wall[:, top : top + h, columns[::40]] *= 0.7
-        wall[:, [top, min(top + h, height) - 1]] *= np.where(np.isin(np.arange(WIDTH), columns), 0.6, 1.0)
-    return wall
+def _colour(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Floats:
+    base = np.asarray(palette[int(rng.integers(len(palette)))], np.float32)
+    return np.clip(base + rng.normal(0, 9, 3), 0, 255).astype(np.float32)[:, None, None]
 
 
-def _floor(rng: np.random.Generator, tone: NDArray[np.float32], edge: int) -> Floats:
-    """(3, HEIGHT - edge, WIDTH): tiles whose rows crowd together towards the horizon."""
-    below = np.arange(edge, HEIGHT, dtype=np.float32) - HORIZON + 1
-    rows = ((rng.uniform(200, 700) / below).astype(int) % 2).astype(np.float32)
-    columns = (np.arange(WIDTH) // (WIDTH // (2 * int(rng.integers(20, 60)))) % 2).astype(np.float32)
-    tiles = np.abs(rows[:, None] - columns)
-    shade = (1 - rng.uniform(0.03, 0.2) * tiles) * np.linspace(0.85, 1.1, len(below), dtype=np.float32)[:, None]
-    return np.asarray(tone[:, None, None] * shade, np.float32)
+def _waves(rng: np.random.Generator, count: int, waves: int) -> Floats:
+    """A random periodic curve (count,), about in [-1, 1]."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    order = np.arange(1, waves + 1)[:, None]
+    phase, size = rng.uniform(0, 2 * np.pi, (waves, 1)), rng.uniform(0.3, 1, (waves, 1))
+    curve = (size * np.sin(order * angle + phase)).sum(0)
+    return np.asarray(curve / np.abs(curve).max(), np.float32)
 
 
-def _object(rng: np.random.Generator) -> tuple[Floats, int, int, int]:
-    """A pillar from top to foot, or a counter: what may hide a part of the people behind it."""
-    pillar = rng.random() < 0.6
-    w = int(rng.integers(18, 50) if pillar else rng.integers(60, 180))
-    foot = HORIZON + int(rng.integers(60, 230))
-    h = foot if pillar else int(rng.integers(25, 60))
-    round_light = 0.75 + 0.35 * np.cos(np.linspace(-1.2, 0.9, w))
-    colour: Colour = tuple(_tone(rng, 40, 200).tolist())
-    patch = np.ones((4, h, w), np.float32)
-    patch[:3] = np.asarray(colour, np.float32)[:, None, None] * round_light.astype(np.float32)
-    return patch, int(rng.integers(0, WIDTH)), foot - h, foot
+def _grain(rng: np.random.Generator, cell: int) -> Floats:
+    """Blotchy noise (HEIGHT, WIDTH) in [-1, 1], smooth over `cell` pixels, without a seam."""
+    columns, rows = WIDTH // cell, HEIGHT // cell + 2
+    coarse = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
+    x, y = np.arange(WIDTH) * columns / WIDTH, np.arange(HEIGHT) / cell
+    left, above = x.astype(int), y.astype(int)
+    fx, fy = (x - left).astype(np.float32), (y - above).astype(np.float32)[:, None]
+    wide = coarse[:, left] * (1 - fx) + coarse[:, (left + 1) % columns] * fx
+    return np.asarray(wide[above] * (1 - fy) + wide[above + 1] * fy)
+
+
+def _box_room(half_x: float, half_y: float, turn: float) -> Wall:
+    angle = np.arange(WIDTH) / FOCAL + turn
+    to_x = half_x / np.maximum(np.abs(np.cos(angle)), 1e-6)
+    to_y = half_y / np.maximum(np.abs(np.sin(angle)), 1e-6)
+    distance = np.minimum(to_x, to_y)
+    along = np.where(to_x < to_y, distance * np.sin(angle), distance * np.cos(angle)) + 40.0
+    side = np.where(to_x < to_y, np.cos(angle) > 0, 2 + (np.sin(angle) > 0))
+    return Wall(distance.astype(np.float32), along.astype(np.float32), side.astype(np.float32))
+
+
+def _sky(rng: np.random.Generator) -> Floats:
+    high, low = _colour(rng, ((110, 160, 220), (150, 180, 210))), _colour(rng, ((214, 226, 236), (236, 224, 206)))
+    fade = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None].clip(0, 0.4) / 0.4
+    cloud = np.clip(_grain(rng, 94) + 0.5 * _grain(rng, 40) - 0.1, 0, 0.8)
+    sky = high + fade * (low - high)
+    return np.asarray(sky + cloud * (245 - sky), np.float32)
+
+
+def _ceiling(rng: np.random.Generator, height: float) -> Floats:
+    """Panels and lamps overhead, in the same perspective as the ground."""
+    rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
+    east, north = _plane(np.maximum(HORIZON - rows, 1.0), height - 1.0)
+    shade = 196 - 26 * (np.floor(east) + np.floor(north)) % 2
+    lamp = (np.mod(east, 3.2) < 0.7) & (np.mod(north, 3.2) < 1.4)
+    tint = _colour(rng, ((255, 250, 240), (240, 246, 255))) / 255
+    return np.asarray(tint * np.where(lamp, 252.0, shade), np.float32)
+
+
+def _plane(below: Floats, height: float) -> tuple[Floats, Floats]:
+    """Metres east and north (H, W) of what is seen `below` (H, 1) pixels off the horizon, `height` metres away."""
+    distance = FOCAL * height / below
+    angle = np.arange(WIDTH, dtype=np.float32) / FOCAL
+    return (distance * np.cos(angle)).astype(np.float32), (distance * np.sin(angle)).astype(np.float32)
+
+
+def _ground(rng: np.random.Generator, rows: Floats, outdoors: bool) -> Floats:
+    east, north = _plane(np.maximum(rows - HORIZON, 1.0), 1.0)
+    size = float(rng.uniform(0.5, 1.1))
+    kind = int(rng.integers(3))
+    if kind == 0:  # tiles
+        mark = ((np.floor(east / size) + np.floor(north / size)) % 2) * 2 - 1
+    elif kind == 1:  # boards
+        mark = np.sin(np.floor(east / (0.4 * size)) * 12.9) + 0.3 * np.sin(9 * east)
+    else:  # carpet, gravel or grass
+        mark = _grain(rng, 5) + _grain(rng, 20)
+    far = np.clip((rows - HORIZON) / 90, 0.15, 1.0)  # fine patterns fade into the distance
+    lawn: tuple[Colour, ...] = ((112, 138, 78), (96, 122, 74))
+    base = _colour(rng, lawn if outdoors and kind == 2 else _GROUND)
+    return np.asarray(base * (1 + 0.11 * far * mark + 0.05 * _grain(rng, 8)) * (0.82 + 0.2 * far), np.float32)
+
+
+def _facade(rng: np.random.Generator, wall: Wall, up: Floats, outdoors: bool) -> Floats:
+    """Walls with a pattern, a skirting and windows, doors or posters at even steps."""
+    base = _colour(rng, _PLASTER) * (0.86 + 0.07 * wall.side)
+    course = float(rng.uniform(0.25, 0.5))
+    brick = np.sin(up * (2 * np.pi / course)) * np.sign(np.sin(wall.along * 4 + np.floor(up / course) * np.pi))
+    picture = base * (1 + 0.06 * brick * rng.integers(2) + 0.05 * _grain(rng, 30))
+    step = float(rng.uniform(2.2, 4.0))
+    cell, at = np.floor(wall.along / step), np.mod(wall.along, step) / step  # (W,)
+    for slot in range(2 if not outdoors else 1):
+        pick = np.sin(cell * 7.3 + wall.side * 3.1 + slot * 1.7)
+        picture = _opening(rng, picture, at, up, pick > (0.1 if slot else -0.5), slot == 1, outdoors)
+    picture *= np.where((up < 0.14) & (up > 0), np.float32(0.6), np.float32(1.0))
+    return np.asarray(picture, np.float32)
+
+
+def _opening(
+    rng: np.random.Generator,
+    picture: Floats,
+    at: Floats,
+    up: Floats,
+    here: NDArray[np.bool_],
+    poster: bool,
+    outdoors: bool,
+) -> Floats:
+    """A window or door (or a poster) in the cells that have one; storeys repeat outdoors."""
+    low, high = (1.1, 1.1 + rng.uniform(0.6, 1.0)) if poster else (rng.choice((0.0, 0.9)), rng.uniform(2.0, 2.5))
+    left, right = (0.62, 0.9) if poster else (0.12, rng.uniform(0.42, 0.58))
+    level = np.mod(up, 3.2) if outdoors else up
+    frame = 0.02
+    x, y = (at > left) & (at < right) & here, (level > low) & (level < high) & (up > 0)
+    inside_x = (at > left + frame) & (at < right - frame)
+    inside_y = (level > low + 0.06) & (level < high - 0.06)
+    pane: tuple[Colour, ...] = ((92, 120, 146), (60, 70, 84), (176, 200, 214), (112, 84, 62))
+    art: tuple[Colour, ...] = ((186, 80, 62), (70, 110, 150), (226, 200, 120), (90, 130, 100))
+    fill = _colour(rng, art if poster else pane) * (1 + 0.2 * np.sin(at * 23 + 2 * level))
+    picture = np.where(x & y, picture * 0.55, picture)
+    return np.where(x & y & inside_x & inside_y, fill, picture)
+
+
+def _plant(picture: Floats, rng: np.random.Generator) -> None:
+    """Bushes and trees in front of the buildings."""
+    crown = 40 + 36 * _waves(rng, WIDTH, 11) + 10 * _waves(rng, WIDTH, 60) + 5 * _waves(rng, WIDTH, 170)
+    rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
+    leaf = _colour(rng, ((74, 104, 60), (98, 120, 66), (58, 88, 66)))
+    leaves = leaf * (1 + 0.35 * _grain(rng, 6) + 0.2 * _grain(rng, 20))
+    inside = np.clip((rows - (HORIZON + 12 - crown)) / 2, 0, 1) * np.clip((HORIZON + 26 - rows) / 2, 0, 1)
+    _put(picture, leaves.astype(np.float32), inside * (crown > 26))

@@ -19,9 +19,10 @@ from configs.splits import JRDB_SPLIT
 from extract.annotation_json import load_labels
 from extract.jrdb import IMAGES, LABELS
 from extract.synth.annotate import Objects, annotate, figures_of, present
-from extract.synth.background import HEIGHT, WIDTH, Place, draw_place
+from extract.synth.background import HEIGHT, WIDTH
 from extract.synth.crowd import draw_crowd, figures_in
 from extract.synth.people import Figure, draw_person
+from extract.synth.place import Place, draw_place
 from extract.synth.raster import lay
 
 INTERVAL = 15  # JRDB's key frames are a second apart
@@ -44,7 +45,7 @@ def draw_dataset(out: Path, *, scenes: int = 25, frames: int = 10, people: int =
     with _finished_folder(out) as folder:
         for name in tqdm(_share_out(scenes), desc="draw", unit="scene", disable=None):
             rng = np.random.default_rng((seed, crc32(name.encode())))
-            place, groups = draw_place(rng), draw_crowd(rng, frames, people)
+            place, groups = draw_place(name, rng), draw_crowd(rng, frames, people)
             names = [f"{INTERVAL * frame:06d}.jpg" for frame in range(frames)]
             labels = {file: annotate(groups, frame, file, rng) for frame, file in enumerate(names)}
             figures = [[f for _, group in present(groups, i) for f in figures_in(group, i)] for i in range(frames)]
@@ -71,7 +72,7 @@ def draw_for_labels(labels: Path, out: Path, *, scenes: int | None, frames: int 
             content = load_labels(data, path)
             names = sorted(content)[:frames]
             scene_seed = crc32(path.stem.encode()) + seed
-            place = draw_place(np.random.default_rng((seed, scene_seed)))
+            place = draw_place(path.stem, np.random.default_rng((seed, scene_seed)))
             figures = {name: figures_of(_objects(content[name]), scene_seed) for name in names}
             _draw_scene(folder, path.stem, place, figures, seed)
             whole = len(names) == len(content)

@@ -98,9 +98,9 @@ def _clothe_arm(arm: Arm, look: Look) -> list[_Part]:
 def _clothe_head(pose: Pose, look: Look) -> list[_Part]:
     x, y, z = pose.head
     size = 0.058 * look.head
-    crown, nape = (x, y + 0.024, z - 0.022), (x, y - (0.11 if look.long_hair else 0.0), z - 0.034)
+    crown, nape = (x, y + 0.024, z - 0.024), (x, y - (0.11 if look.long_hair else 0.0), z - 0.07)
     face = [
-        _Part(pose.chest, pose.head, 0.036, 0.034, look.skin, nearer=-0.03),
+        _Part(pose.chest, pose.head, 0.036, 0.034, look.skin, nearer=-0.01),
         _Part((x, y - 0.022, z), (x, y + 0.02, z), size * 0.9, size, look.skin),
         _Part(crown, nape, size * 1.08, size * (0.95 if look.long_hair else 0.9), look.hair),
     ]
