@@ -106,9 +106,12 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("backbone", "vgg"), ("crop_size", 8), ("dtype", "int8"), ("views", 3), ("views", True), ("max_skipped", 1.01)]
-    + [("batch_size", 0), ("num_workers", -1), ("frame_interval", 0), ("persons", "some"), ("on_error", "ignore")]
-    + [("update", "yes"), ("max_skipped", math.nan), ("precision", "float64"), ("data_path", None)],
+    [
+        *(("backbone", "vgg"), ("crop_size", 8), ("dtype", "int8"), ("views", 3), ("views", True)),
+        *(("max_skipped", 1.01), ("max_skipped", math.nan), ("batch_size", 0), ("num_workers", -1)),
+        *(("frame_interval", 0), ("persons", "some"), ("on_error", "ignore"), ("update", "yes")),
+        *(("precision", "float64"), ("data_path", None)),
+    ],
 )
 def test_a_wrong_extraction_value_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
