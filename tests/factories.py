@@ -27,10 +27,8 @@ def make_tables(
     places = [rng.choice(people * (people - 1) // 2, pairs, replace=False) for _ in range(count)]
     first, second = np.triu_indices(people, 1)
     pair = np.concatenate([np.stack([first[p], second[p]], axis=1) + offset[f] for f, p in enumerate(places)])
-    box = np.stack(
-        [rng.uniform(0, 300, count * people), rng.uniform(0, 40, count * people), *rng.uniform(8, 30, (2, count * people))],
-        axis=1,
-    )
+    total = count * people
+    box = np.stack([rng.uniform(0, 300, total), rng.uniform(0, 40, total), *rng.uniform(8, 30, (2, total))], axis=1)
     return Tables(
         scenes=scenes,
         frame_scene=np.repeat(np.arange(len(scenes), dtype=np.int32), frames),

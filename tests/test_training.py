@@ -209,7 +209,7 @@ def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: in
 
     plain, ahead = batches(small_config()), batches(small_config(num_workers=workers))
     for one, other in zip(plain, ahead, strict=True):
-        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
 def test_two_views_are_used_in_training_alone() -> None:
