@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain Python values, written whole or not at all, and believed only after a check."""
 
 import io
-import pickle  # for the type of error alone: nothing is ever unpickled
+from pickle import UnpicklingError  # the type of error alone: nothing is ever unpickled
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from classify.head import build_head
 from classify.model import Stage2Model
-from configs.errors import CheckpointError, ConfigError
+from configs.errors import CheckpointError, Stage2Error
 from configs.resnet_stage2_config import ResNetStage2Config
+from extract.tensor_file import read_tensor_file
 from store.commit import publish
 
 FORMAT = 1
 CACHED, END_TO_END = "cached", "end_to_end"
 BEST, LAST = "best_model.pth", "last.pth"
 State = dict[str, Tensor]
+
+# what zipfile raises on damaged archives, and read_tensor_file on everything else
+_BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError, OverflowError, struct.error)
 
 _FIELDS: dict[str, type] = {
     "format": int,
@@ -154,9 +158,9 @@ def _content(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the run's folder") from error
     try:
         _check_sums(path, data)
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0][:160]
+        content = read_tensor_file(path)
+    except _BAD_ARCHIVE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise CheckpointError(f"{path} is damaged or no checkpoint ({reason}); use another one") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; this is no checkpoint of this kind")
@@ -177,6 +181,8 @@ def _check_state(path: Path, state: dict[Any, Any]) -> None:
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: model.{key} is no tensor; this is no checkpoint of this kind")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"{path}: model.{key} is no plain tensor; this is no checkpoint of this product")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: model.{key} has NaN or infinite values; use another checkpoint")
 
@@ -184,14 +190,14 @@ def _check_state(path: Path, state: dict[Any, Any]) -> None:
 def _about(path: Path, content: dict[str, Any]) -> About:
     try:
         config = ResNetStage2Config.from_dict(content["config"])
-    except ConfigError as error:
+    except (Stage2Error, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: config is not usable ({error}); use another checkpoint") from error
     if content["classes"] != [pair_class.name for pair_class in config.classes]:
         raise CheckpointError(f"{path}: classes and config disagree; use another checkpoint")
     if content["feature_dim"] < 1:
         raise CheckpointError(f"{path}: feature_dim is {content['feature_dim']}; use another checkpoint")
     weight = content["class_weight"]
-    if len(weight) != len(config.classes) or not all(type(value) is float and value > 0 for value in weight):
+    if len(weight) != len(config.classes) or not all(type(value) is float and 0 < value < inf for value in weight):
         raise CheckpointError(f"{path}: class_weight does not fit the classes; use another checkpoint")
     return About(
         kind=content["kind"],

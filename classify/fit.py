@@ -60,7 +60,6 @@ def fit(
         CheckpointError: `resume` is of another run.
     """
     config = about.config
-    torch.set_flush_denormal(True)  # dead units would otherwise leave denormals, which slow a CPU down 3 times
     moving = _Moving(model, _adam(model, config), torch.Generator().manual_seed(config.seed))
     history: list[Record] = []
     if resume is not None:
@@ -84,6 +83,7 @@ def _train_epoch(
     """The mean loss of an epoch. The device is waited for only where a line is logged, and at the end."""
     model, optimizer = moving.model, moving.optimizer
     model.train()
+    torch.set_flush_denormal(True)  # dead units would otherwise leave denormals, which slow a CPU down 3 times
     parameters = model.trainable()
     device = parameters[0].device
     total = torch.zeros((), device=device)
@@ -99,6 +99,7 @@ def _train_epoch(
             log_train(epoch, done, source.samples, loss.item())
         total += loss.detach() * len(batch.label)
         done += len(batch.label)
+    torch.set_flush_denormal(False)  # the caller's arithmetic is none of ours
     mean = total.item() / done
     if not math.isfinite(mean):
         raise Stage2Error(f"the loss is {mean} in epoch {epoch}; try a smaller --lr, or check the features")

@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, spellings, exit codes, one sentence an error."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.jrdb_folder import person, write_folder, write_scene
 
 ROOT = Path(__file__).parent.parent
 SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.train[1], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 QUICK = ("--weights", "random", "--crop_size", "32", "--device", "cpu", "--num_workers", "0")
 
 
@@ -209,7 +211,7 @@ def test_the_guides_scripts(data: Path, tmp_path: Path) -> None:
     options = ["--data_path", str(data), *QUICK, "--epochs", "1", "--freeze_backbone"]
     for script in (["train_resnet_stage2.py"], ["run_resnet_training.py", "test"]):
         command = [sys.executable, str(ROOT / script[0]), *script[1:], *options]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=ONE_THREAD)
         assert done.returncode == 0, done.stderr
         assert "RESNET STAGE2 CONFIGURATION" in done.stdout
 
