@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain Python values, written whole or not at all, and believed only after a check."""
 
 import io
-from pickle import UnpicklingError  # the type of error alone: nothing is ever unpickled
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
