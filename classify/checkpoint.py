@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
