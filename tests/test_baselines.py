@@ -35,6 +35,18 @@ def test_neighbours_tell_separate_clouds_apart() -> None:
     assert knn(pairs, 3)["mpca"] > 0.95
 
 
+def test_neighbours_of_a_rare_class_are_heard() -> None:
+    rng = np.random.default_rng(0)
+    pairs = {}
+    for name, sizes in (("train", (450, 50)), ("val", (100, 100)), ("test", (100, 100))):
+        label = np.repeat([0, 1], sizes)
+        rows = rng.normal(size=(len(label), 4)) + label[:, None] * 1.2  # clouds that overlap
+        pairs[name] = (rows.astype(np.float32), label)
+    found = knn(pairs, 2)
+    assert found["k"] > 1
+    assert min(found["per_class_accuracy"]) > 0.6
+
+
 def test_the_majority_is_the_training_splits() -> None:
     tables = make_tables()
     splits = select(tables, small_config())
@@ -51,7 +63,9 @@ def test_spatial_features_alone_learn_what_they_can(monkeypatch: pytest.MonkeyPa
     tables.spatial[:, 2] = tables.label + np.random.default_rng(0).normal(0, 0.2, len(tables.label))
     splits = select(tables, small_config())
     objective = Objective.of(small_config(), [1.0, 1.0, 1.0], torch.device("cpu"))
+    before = torch.get_rng_state()
     one = spatial_only(tables, splits, objective, False, 0)
+    assert torch.equal(torch.get_rng_state(), before)
     assert one["mpca"] > 0.9
     assert one == spatial_only(tables, splits, objective, False, 0)
 

@@ -78,6 +78,11 @@ def test_patience_counts_epochs_without_a_higher_mpca(tmp_path: Path) -> None:
     assert history[-1]["epoch"] == first + 4 < 60
 
 
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    tight, loose = (start(tmp_path / name, grad_clip=norm) for name, norm in (("tight", 1e-6), ("loose", 1e9)))
+    assert tight[-1]["train_loss"] > loose[-1]["train_loss"]  # so small that Adam's epsilon slows it down
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
     with pytest.raises(Stage2Error, match="--lr"):
         start(tmp_path / "r", signal=float("nan"))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from classify.checkpoint import load
+from classify.evaluate_run import evaluate_features
 from classify.logs import console, run_log
 from classify.plots import plot_run
 from classify.results import write_json
@@ -82,6 +85,17 @@ def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
     best = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     chosen = next(entry for entry in best if entry["epoch"] == run.results["best_epoch"])
     assert chosen["val_accuracy"] == run.results["best_val_accuracy"]
+
+
+def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
+    features = make_features(make_tables(), signal=0.8)
+    run = train_cached(features, small_config(tmp_path / "run", epochs=12, learning_rate=3e-2), {})
+    assert run.results["best_epoch"] < run.results["epochs_run"]
+    checkpoint = load(run.folder / "best_model.pth")
+    assert checkpoint.epoch == run.results["best_epoch"]
+    again = evaluate_features(checkpoint, features, {}, split="test", device=torch.device("cpu"))
+    assert again["confusion_matrix"] == run.results["test_confusion_matrix"]
+    assert again["loss"] == run.results["test_loss"]
 
 
 def test_log_lines_are_bare_and_end_with_the_block(tmp_path: Path) -> None:
