@@ -16,6 +16,7 @@ from configs.resnet_stage2_config import BACKBONES, BALANCES, DEVICES, FUSIONS
 from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
+FAULTY = 4  # exit code: a store is not what it should be
 INTERRUPTED = 130
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -296,6 +297,29 @@ def info(path: Path, as_json: bool) -> None:
     from store.reader import store_info
 
     _show(store_info(path), as_json, store_text)
+
+
+@store_group.command()
+@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
+@_as_json
+def verify(path: Path, as_json: bool) -> int:
+    """Check every byte of a store against its checksums, plan and recipe; exit code 4 where something is wrong."""
+    from store.describe import verify_text
+    from store.verify import verify as check
+
+    found = check(path).to_dict()
+    _show(found, as_json, verify_text)
+    return 0 if found["sound"] else FAULTY
+
+
+@store_group.command()
+@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.h5", type=click.Path(path_type=Path))
+def pack(path: Path, out: Path) -> None:
+    """Write a store into one HDF5 file, for copying and reading; every command takes it in the store's place."""
+    from store.reader import pack_store
+
+    click.echo(f"packed: {out} ({pack_store(path, out) / 1e6:,.1f} MB)")
 
 
 def _show(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

@@ -15,7 +15,7 @@ from extract.job import extract_with
 from extract.jrdb import LABELS
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone
-from store.manifest import Manifest, Selection, read_complete_manifest
+from store.manifest import Manifest, Selection, is_store, read_complete_manifest
 from store.reader import load_store
 
 _log = logging.getLogger("stage2")
@@ -104,7 +104,7 @@ def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> Extracti
         device=config.device,
         max_skipped=options.max_skipped,
     )
-    if options.store and (Path(options.store) / "STORE.json").exists():
+    if options.store and is_store(Path(options.store)):
         manifest = read_complete_manifest(Path(options.store))
         return _as_stored(wanted, manifest)
     return wanted

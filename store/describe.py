@@ -26,3 +26,19 @@ def store_text(info: dict[str, Any]) -> str:
             f"  seconds      {stages}",
         ]
     return "\n".join(lines)
+
+
+def verify_text(found: dict[str, Any], most: int = 20) -> str:
+    """What `store.verify.verify` found, in lines for people; at most so many faults are listed."""
+    faults = found["faults"]
+    if not faults:
+        return (
+            f"{found['path']} is sound: {found['units']} units, {found['persons']:,} persons, "
+            f"{found['bytes'] / 1e6:,.1f} MB, every byte checked"
+        )
+    counts = ", ".join(f"{kind} {count}" for kind, count in found["fault_counts"].items())
+    lines = [f"{found['path']} is faulty ({counts}), {len(found['bad_units'])} of {found['units']} units:"]
+    lines += [f"  {fault['kind']:<16} {fault['message']}" for fault in faults[:most]]
+    if len(faults) > most:
+        lines.append(f"  and {len(faults) - most} more; --json lists them all")
+    return "\n".join(lines)

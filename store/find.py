@@ -9,11 +9,11 @@ STORES = Path("stores")
 
 
 def store_for(plan: Manifest, folder: Path = STORES) -> Path:
-    """A finished store under `folder` that holds everything of `plan`; else the path where `plan`'s own belongs."""
+    """A finished store under `folder`, packed or not, that holds all of `plan`; else the path where its own belongs."""
     own = folder / f"{plan.recipe.backbone}-{plan.recipe.crop_size}px-{plan.fingerprint[:12]}.store"
     if (own / "STORE.json").exists():
         return own
-    for path in sorted(folder.glob("*.store")):
+    for path in sorted([*folder.glob("*.store"), *folder.glob("*.h5")]):
         try:
             found = read_manifest(path)
         except StoreError:  # a damaged neighbour is not ours to judge

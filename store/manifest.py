@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_origin
 
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from store.commit import publish
+from store.packed_header import REMEDY, is_packed, read_header
 from store.recipe import FORMAT, Recipe, digest
 
 BUILDING, COMPLETE = "building", "complete"
@@ -106,31 +107,65 @@ class Manifest:
         return replace(self, units=units, state=COMPLETE)
 
 
+def shard_files(store: Path) -> list[Path]:
+    """Whatever lies in the store's folder of shards under a shard's kind of name, in order."""
+    return sorted((store / "shards").glob("u*.h5"))
+
+
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Publishes STORE.json. Raises StorageError."""
+    publish(store / NAME, manifest_text(manifest), store / ".tmp")
+
+
+def manifest_text(manifest: Manifest) -> bytes:
+    """The bytes of STORE.json; its `checksum` covers all the rest, so that no damage of it goes unseen."""
     values = asdict(manifest) | {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
-    publish(store / NAME, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode(), store / ".tmp")
+    return (json.dumps(values | {"checksum": digest(values)}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read_manifest(store: Path) -> Manifest:
-    """The manifest of the store in folder `store`.
+    """The manifest of the store in folder `store`, or of the packed store in file `store`.
 
     Raises:
         StoreError: there is no store.
         IntegrityError: STORE.json is damaged, or another version's.
     """
+    if store.is_file():
+        return parse_manifest(read_header(store).text, store, REMEDY)
     path = store / NAME
     try:
-        values = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(f"{store} is no feature store (it has no {NAME}); make one with `stage2 extract`") from error
-    except (ValueError, RecursionError, OSError) as error:
+    except OSError as error:
         raise IntegrityError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+    return parse_manifest(text, path, _REMEDY)
+
+
+def is_store(path: Path) -> bool:
+    """Whether something stands at `path` that calls itself a store, damaged or not."""
+    return is_packed(path) or (path / NAME).exists()
+
+
+def parse_manifest(text: bytes, path: Path, remedy: str) -> Manifest:
+    """The manifest in the bytes of a STORE.json; `path` and `remedy` are for the error.
+
+    Raises:
+        IntegrityError: the text is damaged, or another version's.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise IntegrityError(f"{path} is of another format than {FORMAT}; extract into another --store")
-    manifest = _parse(values, path)
-    if (manifest.fingerprint, manifest.plan_digest) != (values.get("fingerprint"), values.get("plan")):
-        raise IntegrityError(f"{path} contradicts its own fingerprint; {_REMEDY}")
+    try:
+        manifest = _parse(values)
+        good = manifest_text(manifest) == text
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{path} lacks or misstates {error}; {remedy}") from error
+    if not good:
+        raise IntegrityError(f"{path} contradicts its own fingerprint or checksum; {remedy}")
     return manifest
 
 
@@ -142,24 +177,22 @@ def read_complete_manifest(store: Path) -> Manifest:
     return manifest
 
 
-def _parse(values: dict[str, Any], path: Path) -> Manifest:
-    try:
-        state = values["state"]
-        if state not in (BUILDING, COMPLETE):
-            raise ValueError(f"the state {state!r}")
-        selection = _typed(Selection, values["selection"])
-        if selection.frame_interval < 1:
-            raise ValueError("the frame interval")
-        return Manifest(
-            recipe=Recipe.from_dict(values["recipe"]),
-            selection=selection,
-            scenes={name: _typed(SceneDigest, scene) for name, scene in values["scenes"].items()},
-            units=tuple(_unit(unit, state) for unit in values["units"]),
-            weights=str(values["weights"]),
-            state=state,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{path} lacks or misstates {error}; {_REMEDY}") from error
+def _parse(values: dict[str, Any]) -> Manifest:
+    """Raises KeyError, TypeError, ValueError or AttributeError where a field is missing or of another type."""
+    state = values["state"]
+    if state not in (BUILDING, COMPLETE):
+        raise ValueError(f"the state {state!r}")
+    selection = _typed(Selection, values["selection"])
+    if selection.frame_interval < 1:
+        raise ValueError("the frame interval")
+    return Manifest(
+        recipe=Recipe.from_dict(values["recipe"]),
+        selection=selection,
+        scenes={name: _typed(SceneDigest, scene) for name, scene in values["scenes"].items()},
+        units=tuple(_unit(unit, state) for unit in values["units"]),
+        weights=str(values["weights"]),
+        state=state,
+    )
 
 
 def _unit(values: dict[str, Any], state: str) -> Unit:

@@ -8,23 +8,20 @@ import numpy as np
 
 from configs.errors import IntegrityError
 from store.manifest import COMPLETE, Manifest, Unit, read_complete_manifest, read_manifest
+from store.packed import pack, read_packed
 from store.shard import Shard, read_shard
 from store.tables import Features, Tables
 
 
 def load_store(path: Path) -> Features:
-    """All rows of the finished store at `path`, every shard checked against its sha256.
+    """All rows of the finished store at `path`, a folder or a packed file, every byte checked against its sha256.
 
     Raises:
         StoreError, IncompleteError: there is no finished store at `path`.
         IntegrityError: a shard is missing or damaged, or does not belong to the store.
     """
     manifest = read_complete_manifest(path)
-    files = [path / "shards" / unit.shard for unit in manifest.units]
-    with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
-        shards = list(pool.map(read_shard, files))
-    for unit, shard, file in zip(manifest.units, shards, files, strict=True):
-        _check_belongs(manifest, unit, shard, file)
+    shards = load_shards(path, manifest)
     return Features(
         tables=join_tables(tuple(manifest.scenes), shards),
         visual=_join(shards, "visual", (0, manifest.recipe.visual_dim), manifest.recipe.dtype),
@@ -33,6 +30,29 @@ def load_store(path: Path) -> Features:
         else _join(shards, "visual_flipped", (0, manifest.recipe.visual_dim), manifest.recipe.dtype),
         fingerprint=manifest.fingerprint,
     )
+
+
+def load_shards(path: Path, manifest: Manifest) -> list[Shard]:
+    """Every shard of the complete store at `path`, folder or packed file, checked. Raises IntegrityError."""
+    if path.is_file():
+        shards = read_packed(path, manifest)
+    else:
+        with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
+            shards = list(pool.map(read_shard, [path / "shards" / unit.shard for unit in manifest.units]))
+    for unit, shard in zip(manifest.units, shards, strict=True):
+        _check_belongs(manifest, unit, shard, path)
+    return shards
+
+
+def pack_store(path: Path, out: Path) -> int:
+    """Packs the finished store at `path` into the one file `out`; returns its size in bytes. See store.packed.
+
+    Raises:
+        StoreError, IncompleteError, IntegrityError: as `load_store`. StorageError: the file system refuses.
+    """
+    manifest = read_complete_manifest(path)
+    shards = load_shards(path, manifest)
+    return pack(manifest, shards, join_tables(tuple(manifest.scenes), shards), out)
 
 
 def join_tables(scenes: tuple[str, ...], shards: list[Shard]) -> Tables:
@@ -107,13 +127,15 @@ def skipped_counts(units: tuple[Unit, ...]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _check_belongs(manifest: Manifest, unit: Unit, shard: Shard, file: Path) -> None:
+def _check_belongs(manifest: Manifest, unit: Unit, shard: Shard, path: Path) -> None:
     """Raises IntegrityError unless the shard is the one that the plan means, with rows of the recipe's kind."""
     dtype, dim = manifest.recipe.dtype, manifest.recipe.visual_dim
     if shard.attributes.get("digest") != unit.digest or shard.scene != unit.scene:
-        raise IntegrityError(f"{file} is a shard of another store; run the same `stage2 extract` again")
+        raise IntegrityError(f"{path}: {unit.shard} is a shard of another store; run the same `stage2 extract` again")
     if shard.visual.dtype != dtype or shard.visual.shape != (unit.stored_persons, dim):
-        raise IntegrityError(f"{file} holds other features than the recipe says; run the same `stage2 extract` again")
+        raise IntegrityError(
+            f"{path}: {unit.shard} holds other features than the recipe says; run the same `stage2 extract` again"
+        )
 
 
 def _join(shards: list[Shard], name: str, shape: tuple[int, ...], dtype: str) -> Any:

@@ -78,8 +78,8 @@ class Shard:
     attributes: dict[str, str] = field(default_factory=dict)  # recipe, digest, visual_digest
 
 
-def shard_image(shard: Shard) -> bytes:
-    """The bytes of `shard` as an HDF5 file; the same rows always give the same bytes."""
+def shard_image(shard: Shard, extra: dict[str, Any] | None = None) -> bytes:
+    """The bytes of `shard` as an HDF5 file; the same rows always give the same bytes. `extra`: datasets for people."""
     arrays: dict[str, Any] = {
         name: getattr(shard, name) for name in _LAYOUT if name not in {"label_sets", "skipped"}
     } | {
@@ -92,7 +92,7 @@ def shard_image(shard: Shard) -> bytes:
         file.attrs["scene"] = shard.scene
         for name, text in shard.attributes.items():
             file.attrs[name] = text
-        for name, array in arrays.items():
+        for name, array in (arrays | (extra or {})).items():
             if array is not None:
                 file.create_dataset(name, data=array)
         file.flush()

@@ -5,21 +5,21 @@ nothing else is believed, and nothing published is ever opened for writing.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
 from store.commit import fsync_folder, publish, sha256
 from store.find import serves
 from store.lock import locked
-from store.manifest import COMPLETE, NAME, Manifest, Unit, read_manifest, write_manifest
-from store.shard import Shard, matches, read_shard, shard_image
+from store.manifest import COMPLETE, NAME, Manifest, Unit, is_store, read_manifest, shard_files, write_manifest
+from store.packed_header import whole
+from store.shard import Shard, Skipped, matches, read_shard, shard_image
+from store.skipped import SKIPPED, skipped_lines
+from store.unit_check import attributes_of, committed
 
 _log = logging.getLogger("stage2")
 
@@ -31,6 +31,7 @@ class StoreWriter:
         self.path = path
         self.plan = plan
         self.done: dict[int, Unit] = {}
+        self._skipped: dict[int, tuple[Skipped, ...]] = {}
         self._by_visual_digest: dict[str, Path] = {}
 
     @property
@@ -43,21 +44,35 @@ class StoreWriter:
         path = self._by_visual_digest.get(unit.visual_digest)
         return None if path is None else read_shard(path)
 
+    def forget(self, numbers: Collection[int]) -> None:
+        """Makes committed units pending again and takes over no feature of theirs; their shards stay until `finish`."""
+        for number in numbers:
+            self.done.pop(number, None)
+            self._by_visual_digest.pop(self.plan.units[number].visual_digest, None)
+
     def commit(self, number: int, shard: Shard) -> None:
         """Publishes unit `number`; when this returns the unit survives a kill or a power cut. Raises StorageError."""
         unit = self.plan.units[number]
-        image = shard_image(replace(shard, attributes=_attributes(self.plan, unit)))
+        image = shard_image(replace(shard, attributes=attributes_of(self.plan, unit)))
         name = f"u{number:08d}-{sha256(image)}.h5"
         publish(self.path / "shards" / name, image, self.path / ".tmp")
-        self.done[number] = _committed(unit, name, len(image), shard)
+        self.done[number] = committed(unit, name, len(image), shard)
+        self._skipped[number] = shard.skipped
 
     def finish(self) -> Manifest:
-        """Publishes the complete STORE.json and removes the shards that it does not name. Raises StorageError."""
-        units = tuple(self.done[number] for number in range(len(self.plan.units)))
+        """Publishes skipped.jsonl and the complete STORE.json and removes the shards that it does not name.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        numbers = range(len(self.plan.units))
+        units = tuple(self.done[number] for number in numbers)
         manifest = self.plan.completed(units)
+        lines = skipped_lines(item for number in numbers for item in self._skipped[number])
+        publish(self.path / SKIPPED, lines.encode(), self.path / ".tmp")
         write_manifest(self.path, manifest)
         named = {unit.shard for unit in units}
-        for path in _shards(self.path):
+        for path in shard_files(self.path):
             if path.name not in named:
                 path.unlink()
         return manifest
@@ -65,14 +80,15 @@ class StoreWriter:
     def resume(self) -> None:
         """Believes what the shards' own checksums and digests prove; moves the rest to quarantine/."""
         numbers = {unit.digest: number for number, unit in enumerate(self.plan.units)}
-        for path in _shards(self.path):
+        for path in shard_files(self.path):
             shard = self._valid(path)
             if shard is None:
                 continue
             number = numbers.get(shard.attributes["digest"])
             if number is not None and number not in self.done:
                 size = path.stat().st_size
-                self.done[number] = _committed(self.plan.units[number], path.name, size, shard)
+                self.done[number] = committed(self.plan.units[number], path.name, size, shard)
+                self._skipped[number] = shard.skipped
             self._by_visual_digest[shard.attributes["visual_digest"]] = path
 
     def _valid(self, path: Path) -> Shard | None:
@@ -118,7 +134,7 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
 
 def finished(path: Path, wanted: Manifest) -> bool:
     """Whether the store at `path` is complete, every shard matches its checksum, and it holds all of `wanted`."""
-    if not (path / NAME).exists():
+    if not is_store(path):
         return False
     old = read_manifest(path)
     return old.state == COMPLETE and serves(old, wanted) and _all_match(path, old)
@@ -146,7 +162,7 @@ def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = Fa
 def _refuse_strangers(path: Path) -> None:
     """Raises StoreError where something else than a store is at `path`, or a part of the store is a link."""
     if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file and no feature store; choose another --store")
+        raise StoreError(f"{path} is a file, no feature store that can be written to; choose another --store")
     known = (path / NAME).exists() or (path / ".lock").exists()
     ours = {path / "shards", path / ".tmp"}  # a job killed before it had its lock left these, empty
     if path.exists() and not known and any(entry not in ours for entry in path.rglob("*")):
@@ -176,36 +192,9 @@ def _make_folders(path: Path) -> None:
         ) from error
 
 
-def _shards(path: Path) -> list[Path]:
-    return sorted((path / "shards").glob("u*.h5"))
-
-
 def _all_match(path: Path, manifest: Manifest) -> bool:
-    """Whether every shard of a complete store is there and matches its checksum; at the speed of hash or disk."""
+    """Whether every byte of a complete store is there and matches its checksum; at the speed of hash or disk."""
+    if path.is_file():
+        return whole(path)
     with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
         return all(pool.map(matches, [path / "shards" / unit.shard for unit in manifest.units]))
-
-
-def _attributes(plan: Manifest, unit: Unit) -> dict[str, str]:
-    return {"recipe": _canonical(plan), "digest": unit.digest, "visual_digest": unit.visual_digest}
-
-
-def _canonical(plan: Manifest) -> str:
-    return "; ".join(f"{name}={value}" for name, value in plan.recipe.to_dict().items())
-
-
-def _committed(unit: Unit, name: str, size: int, shard: Shard) -> Unit:
-    counts = Counter((item.kind, item.reason) for item in shard.skipped)
-    skipped: dict[str, dict[str, int]] = {}
-    for (kind, reason), count in sorted(counts.items()):
-        skipped.setdefault(kind, {})[reason] = count
-    return replace(
-        unit,
-        shard=name,
-        bytes=size,
-        stored_frames=len(shard.frame_name),
-        stored_persons=len(shard.visual),
-        stored_pairs=len(shard.pair),
-        zeros=int(np.count_nonzero(shard.visual == 0)),
-        skipped=skipped,
-    )

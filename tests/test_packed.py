@@ -1,0 +1,161 @@
+"""A packed store holds what its folder holds, takes its place everywhere, and shows every damage."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import store.packed
+from configs.errors import IncompleteError, IntegrityError, StoreError
+from store.find import store_for
+from store.manifest import read_manifest
+from store.packed_header import with_header
+from store.reader import load_store, pack_store, store_info
+from store.shard import Shard
+from store.verify import verify
+from store.writer import finished, open_for_writing
+from tests.test_store import fill, make_plan, shard_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fill(tmp_path / "a.store", make_plan())
+    return tmp_path / "a.store"
+
+
+@pytest.fixture
+def packed(folder: Path, tmp_path: Path) -> Path:
+    assert pack_store(folder, tmp_path / "a.h5") == (tmp_path / "a.h5").stat().st_size
+    return tmp_path / "a.h5"
+
+
+def test_it_holds_what_the_folder_holds(folder: Path, packed: Path) -> None:
+    one, other = load_store(folder), load_store(packed)
+    np.testing.assert_array_equal(one.visual, other.visual)
+    for name, value in vars(one.tables).items():
+        again = getattr(other.tables, name)
+        assert np.array_equal(value, again) if isinstance(value, np.ndarray) else value == again, name
+    assert one.fingerprint == other.fingerprint
+    assert read_manifest(folder) == read_manifest(packed)
+    assert store_info(folder) | {"path": ""} == store_info(packed) | {"path": ""}
+    assert verify(packed).to_dict()["faults"] == []
+
+
+def test_anybody_reads_it_with_h5py(folder: Path, packed: Path) -> None:
+    tables = load_store(folder).tables
+    with h5py.File(packed, "r") as file:
+        np.testing.assert_array_equal(file["visual"][:], load_store(folder).visual)
+        np.testing.assert_array_equal(file["pair"][:], tables.pair)
+        assert [scene.decode() for scene in file["frame_scene"]] == [tables.scenes[i] for i in tables.frame_scene]
+        sets = [tuple(json.loads(labels)) for labels in file["label_sets"]]
+        assert [sets[i] for i in file["label"]] == [tables.label_sets[i] for i in tables.label]
+
+
+def test_it_takes_the_stores_place(packed: Path, tmp_path: Path) -> None:
+    assert finished(packed, make_plan())
+    assert finished(packed, make_plan(frame_interval=2))
+    (tmp_path / "stores").mkdir()
+    packed.rename(tmp_path / "stores" / "any.h5")
+    assert store_for(make_plan(), tmp_path / "stores") == tmp_path / "stores" / "any.h5"
+
+
+def test_it_is_never_written_to(packed: Path) -> None:
+    before = packed.read_bytes()
+    with pytest.raises(StoreError, match="file"), open_for_writing(packed, make_plan(3)):
+        pass
+    assert packed.read_bytes() == before
+
+
+def test_the_same_store_packs_to_the_same_bytes(folder: Path, packed: Path, tmp_path: Path) -> None:
+    pack_store(folder, tmp_path / "b.h5")
+    pack_store(packed, tmp_path / "c.h5")
+    assert packed.read_bytes() == (tmp_path / "b.h5").read_bytes() == (tmp_path / "c.h5").read_bytes()
+
+
+def test_two_views_and_no_units(tmp_path: Path) -> None:
+    plan = make_plan(2)
+    plan = replace(plan, recipe=replace(plan.recipe, views=2))
+    with open_for_writing(tmp_path / "two.store", plan) as writer:
+        for number in writer.pending:
+            shard = shard_of(number)
+            writer.commit(number, replace(shard, visual_flipped=shard.visual[:, ::-1].copy()))
+        writer.finish()
+    fill(tmp_path / "none.store", make_plan(0))
+    for name in ("two", "none"):
+        pack_store(tmp_path / f"{name}.store", tmp_path / f"{name}.h5")
+        one, other = load_store(tmp_path / f"{name}.store"), load_store(tmp_path / f"{name}.h5")
+        for array in ("visual", "visual_flipped"):
+            np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+
+
+def test_every_flipped_bit_and_every_cut_is_found(packed: Path) -> None:
+    data = packed.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [0, 30, 40, 120, 500, 8000, len(data) - 1, *rng.integers(0, len(data), 150).tolist()]
+    for at in places:
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << int(rng.integers(8))
+        for damaged in (flipped, data[:at]):
+            packed.write_bytes(damaged)
+            with pytest.raises(StoreError):
+                load_store(packed)
+            try:
+                assert not finished(packed, make_plan())
+                assert verify(packed).faults
+            except StoreError:
+                pass  # so far gone that nothing says what it was
+
+
+def test_a_block_of_any_declared_size_is_refused(packed: Path) -> None:
+    data = packed.read_bytes()
+    for size in (0, 1, 96, 97, 511, 513, 2**26, 99_999_999):
+        packed.write_bytes(data[:22] + f"{size:08d}".encode() + data[30:])
+        with pytest.raises(IntegrityError):
+            read_manifest(packed)
+
+
+def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path) -> None:
+    fill(folder.parent / "less.store", make_plan(3))
+    pack_store(folder.parent / "less.store", folder.parent / "less.h5")
+    body = (folder.parent / "less.h5").read_bytes()
+    with h5py.File(folder.parent / "less.h5", "r") as file:
+        size = file.userblock_size
+    packed.write_bytes(with_header((folder / "STORE.json").read_bytes(), body[size:]))
+    with pytest.raises(IntegrityError, match="other rows"):
+        load_store(packed)
+
+
+def test_an_unfinished_or_damaged_store_is_not_packed(tmp_path: Path) -> None:
+    fill(tmp_path / "a.store", make_plan(), 2)
+    with pytest.raises(IncompleteError):
+        pack_store(tmp_path / "a.store", tmp_path / "a.h5")
+    fill(tmp_path / "a.store", make_plan())
+    next((tmp_path / "a.store" / "shards").iterdir()).write_bytes(b"x")
+    with pytest.raises(IntegrityError):
+        pack_store(tmp_path / "a.store", tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_what_packing_would_change_is_not_published(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = store.packed.shard_image
+
+    def careless(shard: Shard, extra: Any) -> bytes:
+        visual = shard.visual.copy()
+        visual[3, 3] = -visual[3, 3]
+        return image(replace(shard, visual=visual), extra)
+
+    monkeypatch.setattr(store.packed, "shard_image", careless)
+    with pytest.raises(IntegrityError, match="packing changed rows"):
+        pack_store(folder, tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_folder_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder"):
+        pack_store(folder, tmp_path)
