@@ -36,6 +36,7 @@ from store.tables import Features, Tables
 CACHED_KNN = {"train": 20_000, "val": 4_000}  # pairs at most: exact search costs their product
 CROPS_KNN = {"train": 4_000, "val": 2_000}  # fewer, since each has to be decoded and forwarded
 SCALE_PAIRS = 512  # at most 1,024 persons fit the scale of an end-to-end head
+SMALL_BATCH = 128  # pairs; up to here one thread trains a head faster than two
 _SAME_HEAD = (
     "backbone_name",
     "crop_size",
@@ -182,16 +183,17 @@ def _run(job: _Job, model: Stage2Model, seconds_extract: float, *, warm: bool = 
 
     clock = time.monotonic()
     last = load(job.folder / LAST, resume=True) if resume and (job.folder / LAST).exists() else None
-    history = fit(
-        model,
-        sources["train"],
-        sources["val"],
-        objective,
-        job.about,
-        folder=job.folder,
-        warm=warm,
-        resume=last,
-    )
+    with _threads(job.about):
+        history = fit(
+            model,
+            sources["train"],
+            sources["val"],
+            objective,
+            job.about,
+            folder=job.folder,
+            warm=warm,
+            resume=last,
+        )
     seconds["train"] = time.monotonic() - clock
 
     clock = time.monotonic()
@@ -265,6 +267,19 @@ def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:
             frame = int(unknown[0])
             scene, name = tables.scenes[int(tables.frame_scene[frame])], tables.frame_name[frame]
             raise DataError(f"the size of {scene}/{name} is not known; its image must be there for training on crops")
+
+
+@contextmanager
+def _threads(about: About) -> Iterator[None]:
+    """One thread for a head on small batches: its operators are too short to share, and waiting for a busy core
+    costs more than the other one brings."""
+    threads = torch.get_num_threads()
+    if about.kind == CACHED and about.config.batch_size <= SMALL_BATCH:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
