@@ -78,8 +78,9 @@ _num_workers = click.option("--num_workers", default=4, help="Threads that read,
     click.option("--batch_size", default=64, help="Crops a batch."),
     _num_workers,
     _device,
-    click.option("--on_error", type=click.Choice(ON_ERROR), default="skip", help="What an unusable image does."),
+    click.option("--on_error", type=click.Choice(ON_ERROR), default="skip", help="What an unusable item does."),
     _max_skipped,
+    click.option("--retry_skipped", is_flag=True, help="Try the units with unusable images again, and no others."),
     click.option("--update", is_flag=True, help="Accept changed data and compute only what changed."),
     _as_json,
 )
@@ -310,6 +311,26 @@ def verify(path: Path, as_json: bool) -> int:
     found = check(path).to_dict()
     _show(found, as_json, verify_text)
     return 0 if found["sound"] else FAULTY
+
+
+@store_group.command()
+@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
+@_data_path
+@click.option("--weights", default="", show_default=False, help="The backbone's file, if the store was made from one.")
+@click.option("--batch_size", default=64, help="Crops a batch; on a GPU give the extraction's own.")
+@_num_workers
+@_device
+@_as_json
+def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
+    """Compute again exactly what is damaged or missing, from the data that the store was made from."""
+    from classify.logs import console
+    from extract.repair import Machine
+    from extract.repair import repair as mend
+    from store.describe import repair_text
+
+    with console(sys.stderr if as_json else sys.stdout):
+        found = mend(path, Path(data_path), weights, Machine(**machine)).to_dict()
+    _show(found, as_json, repair_text)
 
 
 @store_group.command()

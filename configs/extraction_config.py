@@ -38,6 +38,7 @@ class ExtractionConfig:
     # the rules
     on_error: str = "skip"
     max_skipped: float = 0.01  # largest share of the planned frames, persons or pairs that may be left out
+    retry_skipped: bool = False  # read the images of units with unusable ones once more
     update: bool = False  # accept changed data and compute what changed
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from configs.errors import DataError
 from configs.extraction_config import ExtractionConfig
 from extract.jrdb import scene_digests
 from extract.limits import check_limit, known_skips, planned_items, stored_skips
@@ -14,8 +15,9 @@ from extract.reuse import relabel
 from extract.stream import Tally, stream_shards
 from extract.weights import LoadedBackbone, load_backbone
 from store.find import store_for
-from store.manifest import Manifest, Selection
+from store.manifest import Manifest, Selection, Unit
 from store.reader import store_info
+from store.shard import Skipped
 from store.writer import StoreWriter, finished, open_for_writing
 
 _log = logging.getLogger("stage2")
@@ -50,18 +52,28 @@ def extract_with(config: ExtractionConfig, loaded: LoadedBackbone) -> Summary:
     began = perf_counter()
     wanted = wanted_store(config, loaded)
     summary = Summary(Path(config.store) if config.store else store_for(wanted))
-    if finished(summary.store, wanted):
+    if not config.retry_skipped and finished(summary.store, wanted):
         summary.units_reused = int(store_info(summary.store)["units"])
     else:
-        units = plan_units(Path(config.data_path), wanted.selection)
-        plan = replace(wanted, units=tuple(describe(unit, wanted.recipe) for unit in units))
+        units, plan = planned_store(config, wanted)
+        if config.on_error == "fail":
+            for unit in units:
+                _refuse_skipped(unit.skipped)
         check_limit(known_skips(units), planned_items(units), config.max_skipped)
         summary.tally.seconds["plan"] = perf_counter() - began
         with open_for_writing(summary.store, plan, config.update) as writer:
+            if config.retry_skipped:
+                writer.forget([number for number, unit in writer.done.items() if _may_be_mended(unit)])
             _fill(writer, units, config, loaded, summary)
             writer.finish()
     summary.tally.seconds["total"] = perf_counter() - began
     return summary
+
+
+def planned_store(config: ExtractionConfig, wanted: Manifest) -> tuple[list[PlannedUnit], Manifest]:
+    """The units that an extraction into `wanted` is made of, and its manifest with them. Raises DataError."""
+    units = plan_units(Path(config.data_path), wanted.selection)
+    return units, replace(wanted, units=tuple(describe(unit, wanted.recipe) for unit in units))
 
 
 def wanted_store(config: ExtractionConfig, loaded: LoadedBackbone) -> Manifest:
@@ -86,7 +98,22 @@ def _fill(
         _log.info("Extracting %s crops into %s", f"{crops:,}", summary.store)
         for number, shard in stream_shards(rest, config, loaded, summary.tally):
             began = perf_counter()
+            if config.on_error == "fail":
+                _refuse_skipped(shard.skipped)
             writer.commit(number, shard)
             summary.tally.seconds["write"] += perf_counter() - began
             check_limit(stored_skips(writer.done.values()), planned_items(units), config.max_skipped)
     check_limit(stored_skips(writer.done.values()), planned_items(units), config.max_skipped)
+
+
+def _may_be_mended(unit: Unit) -> bool:
+    """Whether reading the same images again could give a unit more: what annotations rule out stays ruled out."""
+    return any(reason.startswith("image_") for reasons in unit.skipped.values() for reason in reasons)
+
+
+def _refuse_skipped(skipped: tuple[Skipped, ...]) -> None:
+    """Raises DataError, the first one named, where anything was left out."""
+    if skipped:
+        first = skipped[0]
+        where = " ".join(part for part in (first.scene, first.frame, first.kind, first.item) if part)
+        raise DataError(f"{where} cannot be used ({first.reason}); mend it, or give --on_error skip")

@@ -42,3 +42,13 @@ def verify_text(found: dict[str, Any], most: int = 20) -> str:
     if len(faults) > most:
         lines.append(f"  and {len(faults) - most} more; --json lists them all")
     return "\n".join(lines)
+
+
+def repair_text(found: dict[str, Any]) -> str:
+    """What `extract.repair.repair` did, in lines for people."""
+    if not found["faults"]:
+        return f"{found['path']} is sound; nothing was computed"
+    return (
+        f"{found['path']} is repaired: {len(found['units'])} units computed again, {found['frames_decoded']:,} frames "
+        f"decoded, {found['crops_forwarded']:,} crops forwarded; {len(found['differing'])} shards differ from before"
+    )

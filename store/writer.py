@@ -77,10 +77,13 @@ class StoreWriter:
                 path.unlink()
         return manifest
 
-    def resume(self) -> None:
-        """Believes what the shards' own checksums and digests prove; moves the rest to quarantine/."""
+    def resume(self, named: Collection[str] = ()) -> None:
+        """Believes what the shards' own checksums and digests prove; moves the rest to quarantine/.
+
+        Where two shards are of one unit, the one that STORE.json has `named` counts.
+        """
         numbers = {unit.digest: number for number, unit in enumerate(self.plan.units)}
-        for path in shard_files(self.path):
+        for path in sorted(shard_files(self.path), key=lambda file: file.name not in named):
             shard = self._valid(path)
             if shard is None:
                 continue
@@ -128,7 +131,7 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
             write_manifest(path, plan)
         old = read_manifest(path)
         refuse_mismatch(path, old, plan, update)
-        writer.resume()
+        writer.resume({unit.shard for unit in old.units})
         yield writer
 
 
