@@ -13,6 +13,7 @@ from classify.selection import Split
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.crops import crop_people
 from extract.frames import read_frame
+from extract.lanes import single_threaded
 from extract.read_ahead import read_ahead
 from store.tables import Tables
 
@@ -57,8 +58,10 @@ class CropSource:
         if generator is not None:
             order = draw_order(self.samples, self._weights, generator)
         parts = torch.split(order, self._batch_size)
-        for batch in read_ahead(self._read, parts, self._workers, self._workers + 1):
-            yield _on_device(batch, self._device)
+        with single_threaded(max(1, self._workers)) as pool:
+            readers = pool if self._workers else None
+            for batch in read_ahead(self._read, parts, readers, self._workers + 1):
+                yield _on_device(batch, self._device)
 
     def _read(self, part: Tensor) -> PairBatch:
         """The batch of the samples `part` (B,), on the CPU."""

@@ -1,6 +1,7 @@
 """The tables of a data set whose images are read later: what end-to-end training works from."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from extract.jrdb import IMAGES, image_path, scene_names
 from extract.limits import check_limit, known_skips, planned_items
 from extract.plan import PlannedUnit, plan_units
 from extract.prepare import PreparedFrame, unused_frame
-from extract.read_ahead import read_ahead
 from store.manifest import Selection
 from store.reader import join_tables
 from store.shard import Skipped
@@ -52,7 +52,8 @@ def read_dataset(data_path: Path, selection: Selection, max_skipped: float) -> D
 
 def _probe_frames(data_path: Path, unit: PlannedUnit) -> list[PreparedFrame]:
     frames = range(len(unit.tables.frame_name))
-    return list(read_ahead(partial(_probe, data_path, unit), frames, _PROBES, 4 * _PROBES))
+    with ThreadPoolExecutor(_PROBES) as pool:
+        return list(pool.map(partial(_probe, data_path, unit), frames))
 
 
 def _probe(data_path: Path, unit: PlannedUnit, frame: int) -> PreparedFrame:

@@ -1,4 +1,4 @@
-"""Planned units in, shards out: frames are read ahead by threads, crops fill fixed batches, rows come out in order."""
+"""Planned units in, shards out: frames are read ahead by threads, crops fill batches, rows come out in order."""
 
 import logging
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from extract.assemble import assemble
 from extract.batcher import FeatureCollector
 from extract.device import pick_device
 from extract.forward import frozen_forward
+from extract.lanes import Lanes, open_lanes
 from extract.plan import PlannedUnit
 from extract.prepare import PreparedFrame, prepare_frame
 from extract.read_ahead import read_ahead
@@ -30,7 +31,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Tally:
-    """What was done so far; `seconds` of reading, decoding and cropping are summed over the worker threads."""
+    """What was done so far; `seconds` of reading, decoding and cropping and forwarding are summed over the threads."""
 
     frames_decoded: int = 0
     crops_forwarded: int = 0
@@ -48,10 +49,16 @@ def stream_shards(
     """
     device = pick_device(config.device)
     forward = frozen_forward(loaded.backbone, config.crop_size, device, config.precision)
-    views = [FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype) for _ in range(config.views)]
     persons = sum(len(unit.tables.box) for unit in units.values())
-    with tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar:
-        for number, frames in _frames_by_unit(units, config, tally):
+    with (
+        open_lanes(device, config.num_workers) as lanes,
+        tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar,
+    ):
+        views = [
+            FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype, lanes)
+            for _ in range(config.views)
+        ]
+        for number, frames in _frames_by_unit(units, config, tally, lanes):
             outcomes = []
             for frame in frames:
                 _count(frame, config, tally)
@@ -66,14 +73,12 @@ def stream_shards(
 
 
 def _frames_by_unit(
-    units: dict[int, PlannedUnit], config: ExtractionConfig, tally: Tally
+    units: dict[int, PlannedUnit], config: ExtractionConfig, tally: Tally, lanes: Lanes
 ) -> Iterator[tuple[int, Iterator[PreparedFrame]]]:
     """The prepared frames of each unit, in order, read ahead across the units' borders."""
     prepare = partial(prepare_frame, Path(config.data_path), crop_size=config.crop_size)
     keys = [(number, frame) for number, unit in units.items() for frame in range(len(unit.tables.frame_name))]
-    ahead = read_ahead(
-        lambda key: (key[0], prepare(units[key[0]], key[1])), keys, config.num_workers, 2 * config.num_workers + 2
-    )
+    ahead = read_ahead(lambda key: (key[0], prepare(units[key[0]], key[1])), keys, lanes.readers, lanes.ahead)
     for number, group in groupby(_timed(ahead, tally), key=lambda item: item[0]):
         yield number, (frame for _, frame in group)
 
