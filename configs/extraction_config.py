@@ -32,7 +32,7 @@ class ExtractionConfig:
     frame_interval: int = 1
     persons: str = "all"
     # the machine
-    batch_size: int = 64  # crops
+    batch_size: int = 32  # crops
     num_workers: int = 4  # threads that read, decode and crop ahead of the model
     device: str = "auto"
     # the rules

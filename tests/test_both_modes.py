@@ -1,0 +1,66 @@
+"""The one idea, on the real thing: logits from the store are those of the frozen backbone on the images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classify.batches import CachedSource, Source, Visual
+from classify.checkpoint import build_model, load
+from classify.crop_batches import CropSource
+from classify.pipeline import TrainOptions, train
+from classify.run import Run
+from classify.selection import select_split
+from configs.presets import preset
+from configs.resnet_stage2_config import ResNetStage2Config
+from configs.splits import JRDB_SPLIT
+from extract.dataset import read_dataset
+from extract.job import extract
+from extract.weights import load_backbone
+from store.manifest import Selection
+from store.reader import load_store
+from tests.jrdb_folder import write_folder
+
+SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
+CPU = torch.device("cpu")
+FLOAT16_BOUND = 5e-3  # of the largest logit, for heads trained as here; features keep 11 bits
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ResNetStage2Config:
+    data = write_folder(tmp_path_factory.mktemp("data"), SCENES, frames=4, people=8)
+    base = preset("resnet18_frozen").config(weights="random", crop_size=48, data_path=str(data), device="cpu", epochs=3)
+    return replace(base, num_workers=0)
+
+
+def cached_run(config: ResNetStage2Config, folder: Path, dtype: str) -> Run:
+    from configs.extraction_config import ExtractionConfig
+
+    store = str(folder / f"{dtype}.store")
+    wanted = ExtractionConfig(data_path=config.data_path, store=store, weights="random", crop_size=48, dtype=dtype)
+    extract(replace(wanted, device="cpu", num_workers=0))
+    return train(replace(config, checkpoint_dir=str(folder / dtype)), TrainOptions(store=store))
+
+
+def logits(run: Run, backbone: nn.Module, source: Source) -> Tensor:
+    model = build_model(load(run.folder / "best_model.pth"), backbone)
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in source.epoch()])
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float16", FLOAT16_BOUND)])
+def test_cached_logits_are_end_to_end_logits(
+    config: ResNetStage2Config, tmp_path: Path, dtype: str, bound: float
+) -> None:
+    run = cached_run(config, tmp_path, dtype)
+    features = load_store(tmp_path / f"{dtype}.store")
+    split = select_split(features.tables, config, "test")
+    cached = logits(run, nn.Identity(), CachedSource(features.tables, Visual.load(features, CPU), split, 8))
+    dataset = read_dataset(Path(config.data_path), Selection(1, "paired"), 0.0)
+    split = select_split(dataset.tables, config, "test")
+    backbone = load_backbone("resnet18", "random").backbone
+    images = logits(run, backbone, CropSource(dataset.tables, dataset.image_paths, split, config, device=CPU))
+    assert cached.shape == images.shape
+    assert float((cached - images).abs().max() / images.abs().max()) < bound
