@@ -6,7 +6,8 @@ fsynced. A reader sees the old file or the new one, never a part; a full disk le
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from configs.errors import StorageError
@@ -44,6 +45,15 @@ def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
             f"could not write {path} ({error}); free some space or choose another disk, then run the same "
             f"command again: what was committed before is kept"
         ) from error
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns the file system's refusals within the block into StorageError; `path` is what was being changed."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"could not change {path} ({error}); check the disk, then run the same again") from error
 
 
 def fsync_folder(folder: Path) -> None:

@@ -26,6 +26,8 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockedError(f"{path.parent} is being written by another job; try again when it has ended") from error
+        except OSError as error:  # a file system without locks
+            raise StorageError(f"could not lock {path} ({error}); choose a --store on a local disk") from error
         yield
     finally:
         os.close(descriptor)

@@ -79,6 +79,9 @@ def read_whole(path: Path) -> tuple[Header, bytes]:
 def whole(path: Path) -> bool:
     """Whether a packed store matches its checksum; reads it in pieces. Raises as `read_header`."""
     header = read_header(path)
-    with path.open("rb") as file:
-        file.seek(_LENGTH)
-        return hashlib.file_digest(file, "sha256").hexdigest() == header.sha256
+    try:
+        with path.open("rb") as file:
+            file.seek(_LENGTH)
+            return hashlib.file_digest(file, "sha256").hexdigest() == header.sha256
+    except OSError:  # what a disk does not give back is not there
+        return False

@@ -1,5 +1,6 @@
 """Reads a finished store: what it holds, in no time, or its rows, every byte checked."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 from configs.errors import IntegrityError
 from store.manifest import COMPLETE, Manifest, Unit, read_complete_manifest, read_manifest
 from store.packed import pack, read_packed
-from store.shard import Shard, read_shard
-from store.tables import Features, Tables
+from store.shard import Shard, detached, read_shard
+from store.tables import Features, Floats, Tables
 
 
 def load_store(path: Path) -> Features:
@@ -21,24 +22,55 @@ def load_store(path: Path) -> Features:
         IntegrityError: a shard is missing or damaged, or does not belong to the store.
     """
     manifest = read_complete_manifest(path)
-    shards = load_shards(path, manifest)
-    return Features(
-        tables=join_tables(tuple(manifest.scenes), shards),
-        visual=_join(shards, "visual", (0, manifest.recipe.visual_dim), manifest.recipe.dtype),
-        visual_flipped=None
-        if manifest.recipe.views == 1
-        else _join(shards, "visual_flipped", (0, manifest.recipe.visual_dim), manifest.recipe.dtype),
-        fingerprint=manifest.fingerprint,
-    )
+    features = [_empty_features(path, manifest) for _ in range(manifest.recipe.views)]
+    starts = np.cumsum([0] + [unit.stored_persons for unit in manifest.units]).tolist()
+
+    def take(shard: Shard, start: int) -> Shard:
+        """Copies the features to their rows, so that the shard's bytes can go and their memory serve the next."""
+        features[0][start : start + len(shard.visual)] = shard.visual
+        if shard.visual_flipped is not None:
+            features[1][start : start + len(shard.visual)] = shard.visual_flipped
+        return detached(shard)
+
+    shards = _each_shard(path, manifest, lambda number, shard: take(shard, starts[number]))
+    flipped = features[1] if manifest.recipe.views == 2 else None
+    return Features(join_tables(tuple(manifest.scenes), shards), features[0], flipped, manifest.fingerprint)
+
+
+def _empty_features(path: Path, manifest: Manifest) -> Floats:
+    """(N, D) of the recipe's type; a STORE.json that promises more rows than its shards have bytes is refused."""
+    persons, dim = sum(unit.stored_persons for unit in manifest.units), manifest.recipe.visual_dim
+    size = persons * dim * np.dtype(manifest.recipe.dtype).itemsize
+    if size > sum(unit.bytes for unit in manifest.units) or size > _bytes_on_disk(path):
+        raise IntegrityError(f"{path} promises more features than it has bytes; run `stage2 store verify`")
+    return np.empty((persons, dim), manifest.recipe.dtype)
+
+
+def _bytes_on_disk(path: Path) -> int:
+    files = [path] if path.is_file() else list((path / "shards").glob("*.h5"))
+    return sum(file.stat().st_size for file in files)
+
+
+def _each_shard(path: Path, manifest: Manifest, take: Callable[[int, Shard], Shard]) -> list[Shard]:
+    """`take` of every checked shard, in order."""
+    if path.is_file():
+        return [take(number, shard) for number, shard in enumerate(load_shards(path, manifest))]
+
+    def one(number: int) -> Shard:
+        unit = manifest.units[number]
+        shard = read_shard(path / "shards" / unit.shard)
+        _check_belongs(manifest, unit, shard, path)
+        return take(number, shard)
+
+    with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter, parsing does not
+        return list(pool.map(one, range(len(manifest.units))))
 
 
 def load_shards(path: Path, manifest: Manifest) -> list[Shard]:
     """Every shard of the complete store at `path`, folder or packed file, checked. Raises IntegrityError."""
-    if path.is_file():
-        shards = read_packed(path, manifest)
-    else:
-        with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
-            shards = list(pool.map(read_shard, [path / "shards" / unit.shard for unit in manifest.units]))
+    if not path.is_file():
+        return _each_shard(path, manifest, lambda _, shard: shard)
+    shards = read_packed(path, manifest)
     for unit, shard in zip(manifest.units, shards, strict=True):
         _check_belongs(manifest, unit, shard, path)
     return shards

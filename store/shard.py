@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ _LAYOUT: dict[str, tuple[str, int]] = {
     "label_sets": ("S", 1),
     "skipped": ("S", 1),
 }
+_ROWS = tuple(name for name in _LAYOUT if name not in {"visual", "visual_flipped", "label_sets", "skipped"})
 _OPTIONAL = {"visual_flipped"}
 _LIBVER = ("v110", "v110")  # checksums the metadata
 
@@ -143,12 +144,22 @@ def read_shard(path: Path) -> Shard:
     return parse_shard(image, path.name)
 
 
+def detached(shard: Shard) -> Shard:
+    """The shard without its features, its other rows copied, so that nothing holds the bytes that it was read from."""
+    rows = {name: getattr(shard, name).copy() for name in _ROWS}
+    nothing = np.empty((0, 0), shard.visual.dtype)
+    return replace(shard, **(rows | {"visual": nothing, "visual_flipped": None}))
+
+
 def matches(path: Path) -> bool:
-    """Whether the file `path` is there and its bytes match the checksum in its name; reads it in pieces."""
+    """Whether the file `path` is there, can be read and matches the checksum in its name; reads it in pieces."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == path.stem.partition("-")[2]
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == path.stem.partition("-")[2]
+    except OSError:  # what a disk does not give back is not there
+        return False
 
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
@@ -168,21 +179,22 @@ def _view(file: h5py.File, key: str, image: bytes) -> NDArray[Any]:
     # by the link itself: asking for the name would follow it into another file
     if not file.id.links.exists(link) or file.id.links.get_info(link).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{key} is no dataset of this file")
-    dataset = file[key]
-    kind, rank = _LAYOUT[key]
-    if not isinstance(dataset, h5py.Dataset):
+    # the library's own handles: a thousand shards are opened in the time that h5py's objects take for a hundred
+    dataset = h5py.h5o.open(file.id, link)
+    if not isinstance(dataset, h5py.h5d.DatasetID):
         raise ValueError(f"{key} is no dataset")
-    plist = dataset.id.get_create_plist()  # before its shape, which a virtual dataset asks of other files
+    plist = dataset.get_create_plist()  # before its shape, which a virtual dataset asks of other files
     if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
         raise ValueError(f"{key} is not stored in one piece in this file")
-    if dataset.dtype.kind != kind or dataset.ndim != rank or dataset.dtype.byteorder == ">":
-        raise ValueError(f"{key} has type {dataset.dtype} and rank {dataset.ndim}")
-    offset, count = dataset.id.get_offset(), math.prod(dataset.shape)
+    (kind, rank), dtype, shape = _LAYOUT[key], dataset.dtype, dataset.shape
+    if dtype.kind != kind or len(shape) != rank or dtype.byteorder == ">":
+        raise ValueError(f"{key} has type {dtype} and rank {len(shape)}")
+    offset, count = dataset.get_offset(), math.prod(shape)
     if count == 0:
-        return np.empty(dataset.shape, dataset.dtype)
-    if offset is None or offset + count * dataset.dtype.itemsize > len(image):
+        return np.empty(shape, dtype)
+    if offset is None or offset + count * dtype.itemsize > len(image):
         raise ValueError(f"{key} is declared and not stored")
-    return np.frombuffer(image, dataset.dtype, count, offset).reshape(dataset.shape)
+    return np.frombuffer(image, dtype, count, offset).reshape(shape)
 
 
 def _labels(line: bytes) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
-from store.commit import fsync_folder, publish, sha256
+from store.commit import fsync_folder, publish, sha256, storage_errors
 from store.find import serves
 from store.lock import locked
 from store.manifest import COMPLETE, NAME, Manifest, Unit, is_store, read_manifest, shard_files, write_manifest
@@ -72,9 +72,10 @@ class StoreWriter:
         publish(self.path / SKIPPED, lines.encode(), self.path / ".tmp")
         write_manifest(self.path, manifest)
         named = {unit.shard for unit in units}
-        for path in shard_files(self.path):
-            if path.name not in named:
-                path.unlink()
+        with storage_errors(self.path):
+            for path in shard_files(self.path):
+                if path.name not in named:
+                    path.unlink()
         return manifest
 
     def resume(self, named: Collection[str] = ()) -> None:
@@ -102,8 +103,9 @@ class StoreWriter:
         except IntegrityError as error:
             _log.warning("%s; it was moved to quarantine/ and its unit is computed again", error)
             quarantine = self.path / "quarantine"
-            quarantine.mkdir(exist_ok=True)
-            path.rename(quarantine / path.name)
+            with storage_errors(quarantine):
+                quarantine.mkdir(exist_ok=True)
+                path.rename(quarantine / path.name)
             return None
         return shard
 
@@ -125,7 +127,8 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
         refuse_mismatch(path, read_manifest(path), plan, update)
     _make_folders(path)
     with locked(path / ".lock"):
-        _empty(path / ".tmp")
+        with storage_errors(path):
+            _empty(path / ".tmp")
         writer = StoreWriter(path, plan)
         if not (path / NAME).exists():
             write_manifest(path, plan)

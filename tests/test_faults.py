@@ -1,5 +1,7 @@
 """The quick form of the fault campaign; the full one: python -m tests.faults.campaign --full."""
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,19 @@ import pytest
 from tests.faults.build import build_library
 from tests.faults.campaign import PARTS, faults_of
 from tests.faults.damage import damaged_checkpoint, damaged_stores
-from tests.faults.harness import ALL, Zygote
+from tests.faults.harness import (
+    ALL,
+    CREATE,
+    ERROR,
+    KILL_BEFORE,
+    MKDIR,
+    RENAME,
+    UNLINK,
+    Fault,
+    Zygote,
+    content,
+    leftovers,
+)
 from tests.faults.kills import (
     errors_at_every_call,
     full_disks,
@@ -46,6 +60,26 @@ def test_errors_are_clean_wherever_they_come(zygote: Zygote, tmp_path: Path) -> 
     found = errors_at_every_call(make_trial(zygote, tmp_path, 2), step=4)
     assert faults_of("errors", found) == []
     assert found["clean_errors"] > 30
+
+
+@pytest.mark.parametrize("kind", [ERROR, KILL_BEFORE])
+def test_faults_while_damage_is_cleared_away(zygote: Zygote, tmp_path: Path, kind: int) -> None:
+    trial = make_trial(zygote, tmp_path, 3)
+    broken = []
+    for calls in (CREATE, MKDIR, RENAME, UNLINK):
+        for at in range(1, 6):
+            shutil.rmtree(trial.path, ignore_errors=True)
+            zygote.run(trial.path, 3)
+            next((trial.path / "shards").iterdir()).write_bytes(b"damaged")
+            (trial.path / ".tmp" / ".half.h5.tmp").write_bytes(b"half")
+            (trial.path / "shards" / f"u00000009-{'0' * 64}.h5").write_bytes(b"stray")
+            outcome = zygote.run(trial.path, 3, Fault(calls, kind, at, errno.EIO))
+            if outcome.status not in (0, -9) and (outcome.status, outcome.error.split()[0]) != (74, "StorageError"):
+                broken.append(f"{calls} {at}: {outcome}")
+            zygote.run(trial.path, 3)
+            if content(trial.path) != trial.whole or leftovers(trial.path):
+                broken.append(f"{calls} {at}: differs")
+    assert broken == []
 
 
 def test_a_real_limit_of_the_kernel_is_a_clean_error(zygote: Zygote, tmp_path: Path) -> None:
