@@ -1,0 +1,128 @@
+"""Head training against plain loops on the same features in memory.
+
+python -m tests.benchmarks.head [--pairs 50000] [--rounds 3] [--out FILE]
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from classify.batches import CachedSource, PairBatch, Visual
+from classify.checkpoint import CACHED, About
+from classify.fit import fit
+from classify.head import build_head
+from classify.losses import Objective
+from classify.model import Stage2Model
+from classify.selection import Split
+from configs.resnet_stage2_config import ResNetStage2Config
+from store.tables import Features
+from tests.benchmarks.measure import interleave, report
+from tests.factories import make_tables
+
+CPU = torch.device("cpu")
+DIM = 512
+FLOPS = 3e11  # a second: what large matrix products reach on two cores of the machine that the targets are for
+
+
+@click.command()
+@click.option("--pairs", default=50_000)
+@click.option("--rounds", default=3)
+@click.option("--out", type=click.Path(path_type=Path))
+def main(pairs: int, rounds: int, out: Path | None) -> None:
+    """Prints a table and writes JSON."""
+    features, split = _data(pairs)
+    figures: dict[str, float] = {}
+    rows = []
+    for batch, most in ((24, pairs // 5), (1024, pairs)):
+        part = Split("train", split.pairs[:most], split.labels[:most])
+        found = interleave(_ways(features, part, batch), rounds)
+        figures |= {f"{name}, batch {batch}": value for name, value in found.items()}
+        rows += [(f"{name}, batch {batch}", f"{value:,.0f} pairs/s", "") for name, value in found.items()]
+        for peer, target in (("in-memory DataLoader", ">= 2.0"), ("in-memory index loop", ">= 1.3")):
+            ratio = found["product"] / found[peer]
+            rows.append((f"product / {peer}, batch {batch}", f"{ratio:.2f}", target if batch == 24 else ""))
+    share = figures["product, batch 1024"] * _flops(features) / FLOPS
+    rows.append(("share of the FLOP floor, batch 1024", f"{share:.0%}", ">= 40 %"))
+    command = f"python -m tests.benchmarks.head --pairs {pairs} --rounds {rounds}"
+    report("Head training", rows, {"command": command, "figures": figures | {"floor_share": share}}, out)
+
+
+def _data(pairs: int) -> tuple[Features, Split]:
+    tables = make_tables(frames=pairs // 40, people=22, pairs=10)
+    visual = np.random.default_rng(0).standard_normal((len(tables.box), DIM), dtype=np.float32).astype(np.float16)
+    rows = np.arange(len(tables.pair))
+    return Features(tables, visual, None, "benchmark"), Split("train", rows, tables.label.astype(np.int64))
+
+
+def _ways(features: Features, split: Split, batch: int) -> dict[str, Callable[[], float]]:
+    config = ResNetStage2Config(
+        freeze_backbone=True, batch_size=batch, epochs=1, learning_rate=1e-3, log_interval=10**6, device="cpu"
+    )
+    return {
+        "product": lambda: _product(features, split, config),
+        "in-memory index loop": lambda: _plain(features, split, config, loader=False),
+        "in-memory DataLoader": lambda: _plain(features, split, config, loader=True),
+    }
+
+
+def _product(features: Features, split: Split, config: ResNetStage2Config) -> float:
+    """Pairs a second of one epoch of `fit`; the validation is of a handful of pairs."""
+    visual = Visual.load(features, CPU)
+    few = Split("val", split.pairs[:24], split.labels[:24])
+    sources = [CachedSource(features.tables, visual, part, config.batch_size) for part in (split, few)]
+    model = Stage2Model(nn.Identity(), build_head(config, DIM))
+    weight = tuple(1.0 for _ in config.classes)
+    about = About(CACHED, config, DIM, {}, "", weight)
+    with tempfile.TemporaryDirectory() as folder:
+        began = perf_counter()
+        fit(model, *sources, Objective.of(config, weight, CPU), about, folder=Path(folder))
+        return len(split.pairs) / (perf_counter() - began)
+
+
+def _plain(features: Features, split: Split, config: ResNetStage2Config, loader: bool) -> float:
+    """Pairs a second of the loop that one writes first: the same head and loss, Adam, float32 rows in memory."""
+    visual = torch.from_numpy(features.visual.astype(np.float32))
+    pair = torch.from_numpy(features.tables.pair[split.pairs])
+    spatial, label = torch.from_numpy(features.tables.spatial[split.pairs]), torch.from_numpy(split.labels)
+    model = Stage2Model(nn.Identity(), build_head(config, DIM)).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    objective = Objective.of(config, tuple(1.0 for _ in config.classes), CPU)
+    data = TensorDataset(visual[pair[:, 0]], visual[pair[:, 1]], spatial, label) if loader else None
+    began = perf_counter()
+    batches = (
+        iter(DataLoader(data, config.batch_size, shuffle=True))
+        if data is not None
+        else ((visual[pair[i, 0]], visual[pair[i, 1]], spatial[i], label[i])
+              for i in torch.randperm(len(label)).split(config.batch_size))
+    )  # fmt: skip
+    total = 0.0
+    for a, b, place, y in batches:
+        count = len(y)
+        batch = PairBatch(torch.cat([a, b]), torch.arange(count), torch.arange(count) + count, place, y)
+        logits = model(batch)
+        loss = objective.loss(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        total += loss.item() + float((logits.argmax(1) == y).float().mean())
+    return len(split.pairs) / (perf_counter() - began)
+
+
+def _flops(features: Features) -> float:
+    """Multiply-adds, twice, of the head's matrices for one pair, forward and backward (three times the forward)."""
+    head = build_head(ResNetStage2Config(), features.visual.shape[1])
+    person = head.project.weight.numel()
+    pair = sum(layer.weight.numel() for layer in (head.place, head.relation, head.classify))
+    return 3 * 2 * (2 * person + pair) - 2 * 2 * person  # no gradient flows into the features
+
+
+if __name__ == "__main__":
+    main()
