@@ -1,0 +1,124 @@
+"""What is fuzzed: each loader of files from elsewhere, intact files to start from, the errors that it documents."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import Stage2Error
+
+
+@dataclass(frozen=True)
+class Loader:
+    """`load` reads `path` afresh; `intact` are the bytes of files that it accepts."""
+
+    path: Path
+    load: Callable[[], object]
+    intact: tuple[bytes, ...]
+    errors: type[Exception] = Stage2Error
+
+
+def annotations(folder: Path) -> Loader:
+    """A scene's annotation file."""
+    from extract.jrdb import LABELS, read_scene
+
+    people = [
+        {"label_id": "pedestrian:1", "box": [1, 2.5, 30, 40], "H-interaction": []},
+        {
+            "label_id": "pedestrian:2",
+            "box": [50, 2, 3, 4],
+            "H-interaction": [{"pair": "pedestrian:1", "inter_labels": {"walking together": 1}}],
+        },
+    ]
+    text = json.dumps({"labels": {"000000.jpg": people, "000001.jpg": people[:1]}})
+    path = folder / LABELS / "cafe.json"
+    path.parent.mkdir(parents=True)
+    return Loader(path, lambda: read_scene(folder, "cafe"), (text.encode(), text.replace(" ", "").encode()))
+
+
+def shards(folder: Path) -> Loader:
+    """The bytes of a shard, its checksum forged to fit: the parser alone must hold."""
+    from store.shard import parse_shard, shard_image
+    from tests.faults.workload import shard_of
+
+    path = folder / "u.h5"
+    return Loader(path, lambda: parse_shard(path.read_bytes(), "u.h5"), tuple(shard_image(shard_of(n)) for n in (0, 1)))
+
+
+def manifests(folder: Path) -> Loader:
+    """STORE.json, of an unfinished and of a finished store."""
+    from store.manifest import manifest_text, read_manifest
+    from tests.faults.damage import make_store
+    from tests.faults.workload import make_plan
+
+    finished = (make_store(folder / "made.store") / "STORE.json").read_bytes()
+    return Loader(folder / "STORE.json", lambda: read_manifest(folder), (manifest_text(make_plan(3)), finished))
+
+
+def packed(folder: Path) -> Loader:
+    """A packed store, its checksum forged to fit."""
+    from store.packed_header import read_header, with_header
+    from store.reader import load_store, pack_store
+    from tests.faults.damage import make_store
+
+    path = folder / "a.h5"
+    pack_store(make_store(folder / "made.store"), path)
+    data, header = path.read_bytes(), read_header(path)
+
+    def load() -> object:
+        path.write_bytes(with_header(header.text, path.read_bytes()))
+        return load_store(path)
+
+    return Loader(path, load, (data[header.size :],))
+
+
+def checkpoints(folder: Path) -> Loader:
+    """A run's best model, and a file of tensors in torch's old format."""
+    import io
+
+    import torch
+    from torch import nn
+
+    from classify.checkpoint import CACHED, About, load, save
+    from classify.head import build_head
+    from classify.model import Stage2Model
+    from tests.factories import small_config
+
+    path = folder / "best_model.pth"
+    config = small_config(hidden_dim=4, visual_feature_dim=4)
+    about = About(CACHED, config, 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    save(path, about, Stage2Model(nn.Identity(), build_head(config, 8)), {"epoch": 1})
+    old = io.BytesIO()
+    torch.save(torch.load(path, weights_only=True), old, _use_new_zipfile_serialization=False)
+    return Loader(path, lambda: load(path), (path.read_bytes(), old.getvalue()))
+
+
+def tensor_files(folder: Path) -> Loader:
+    """The loader beneath, which weights go through too."""
+    from extract.tensor_file import read_tensor_file
+
+    made = checkpoints(folder)
+    return Loader(made.path, lambda: read_tensor_file(made.path), made.intact, ValueError)
+
+
+def configurations(folder: Path) -> Loader:
+    """A TOML file of a run's settings."""
+    from configs.files import read_toml
+    from configs.resnet_stage2_config import ResNetStage2Config
+
+    path = folder / "c.toml"
+    text = b'backbone_name = "resnet18"\nepochs = 3\nlearning_rate = 1e-3\nfreeze_backbone = true\n'
+    text += b'[classes]\n"Walking Together" = ["walking together"]\nSitting = ["sitting together"]\n'
+    text += b'[split]\ntrain = ["a"]\nval = ["b"]\ntest = ["c"]\n'
+    return Loader(path, lambda: ResNetStage2Config.from_dict(read_toml(path)), (text,))
+
+
+LOADERS = {
+    "annotations": annotations,
+    "shards": shards,
+    "manifests": manifests,
+    "packed": packed,
+    "checkpoints": checkpoints,
+    "tensor_files": tensor_files,
+    "configurations": configurations,
+}
