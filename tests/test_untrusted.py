@@ -1,16 +1,28 @@
 """Hostile files in the store's place: no code runs, and nothing beside them is touched."""
 
+import contextlib
+import io
 import os
+import pickle
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
-from store.shard import shard_image
+from classify.checkpoint import load
+from configs.errors import CheckpointError, IntegrityError, WeightsError
+from extract.weights import load_backbone
+from store.packed_header import read_header, with_header
+from store.reader import load_store, pack_store
+from store.shard import parse_shard, shard_image
 from tests.faults.build import build_library
+from tests.faults.damage import make_store
 from tests.test_shard import make_shard
 
 ROOT = Path(__file__).parent.parent
@@ -82,3 +94,86 @@ def test_a_hostile_plugin_path_loads_nothing(tmp_path: Path, plugin: Path) -> No
     assert not marker.exists()
     child(CARELESS, path, plugin, marker)
     assert marker.exists(), "the trap is no live one"
+
+
+class Evil:
+    """Unpickled with trust, it makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+def hostile_file(path: Path, kind: str, marker: Path) -> Path:
+    """A file in one of torch's three formats that makes `marker` when it is unpickled with trust."""
+    content = {"model": Evil(marker), "conv1.weight": Evil(marker)}
+    if kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            for name in ("sys_info", "storages", "tensors", "pickle"):
+                data = pickle.dumps(content)
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["legacy", "zip", "tar"])
+def test_hostile_tensor_files_run_nothing(tmp_path: Path, kind: str) -> None:
+    marker = tmp_path / "pwned"
+    path = hostile_file(tmp_path / "best_model.pth", kind, marker)
+    with pytest.raises(CheckpointError):
+        load(path)
+    with pytest.raises(CheckpointError):
+        load(path, resume=True)
+    with pytest.raises(WeightsError):
+        load_backbone("resnet18", str(path))
+    assert not marker.exists()
+    with contextlib.suppress(Exception):  # it may well fail after the trap
+        torch.load(path, weights_only=False)
+    assert marker.is_dir(), "the trap is no live one"
+
+
+def test_pickles_in_attributes_and_datasets_are_never_loaded(tmp_path: Path) -> None:
+    marker = tmp_path / "pwned"
+    bomb = np.void(pickle.dumps(Evil(marker)))
+    for place in ("attribute", "dataset", "stray"):
+        path = tmp_path / f"{place}.h5"
+        path.write_bytes(shard_image(make_shard()))
+        with h5py.File(path, "r+") as file:
+            if place == "attribute":
+                file.attrs["recipe"] = bomb
+            else:
+                name = "visual" if place == "dataset" else "stray"
+                file.pop(name, None)
+                file[name] = np.array([bomb])
+        if place == "stray":
+            parse_shard(path.read_bytes(), "x")  # what is not ours is not read
+        else:
+            with pytest.raises(IntegrityError):
+                parse_shard(path.read_bytes(), "x")
+        assert not marker.exists()
+    pickle.loads(bomb.tobytes())
+    assert marker.is_dir(), "the trap is no live one"
+
+
+def test_a_hostile_packed_store_reads_no_other_file(tmp_path: Path) -> None:
+    """Its checksum fits, as its maker would see to; its features point into a file of the user's."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"s" * 10_000)
+    store, packed = make_store(tmp_path / "a.store"), tmp_path / "a.h5"
+    pack_store(store, packed)
+    header = read_header(packed)
+    body = tmp_path / "body.h5"
+    body.write_bytes(packed.read_bytes()[header.size :])
+    with h5py.File(body, "r+") as file:
+        shape = file["visual"].shape
+        del file["visual"]
+        file.create_dataset("visual", shape, "f2", external=[(str(secret), 0, 2 * shape[0] * shape[1])])
+    packed.write_bytes(with_header(header.text, body.read_bytes()))
+    with pytest.raises(IntegrityError, match="visual"):
+        load_store(packed)
+    assert secret.read_bytes() == b"s" * 10_000
