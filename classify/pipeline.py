@@ -1,6 +1,7 @@
 """The whole way of one `train` command: data -> store (extracted where there is none) -> run; or images -> run."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from extract.jrdb import LABELS
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone
 from store.manifest import Manifest, Selection, is_store, read_complete_manifest
-from store.reader import load_store
+from store.reader import load_store, skipped_counts
 
 _log = logging.getLogger("stage2")
 
@@ -49,13 +50,13 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
     manifest = read_complete_manifest(path)
     features = load_store(path)
     _log.info("Features: %s (%s people, %sD)", path, f"{len(features.visual):,}", features.visual.shape[1])
+    for reason, count in skipped_counts(manifest.units).items():
+        _log.info("Skipped when the features were extracted: %s %s", f"{count:,}", reason)
 
     def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
         return train_cached(features, config, manifest.recipe.identity(), seconds_extract=seconds, overwrite=overwrite)
 
-    if options.seeds == 1:
-        return one(config, options.overwrite)
-    return train_seeds(config, options.seeds, one, overwrite=options.overwrite)
+    return _with_seeds(config, options, one)
 
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
@@ -69,6 +70,11 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
             dataset.tables, dataset.image_paths, fresh.backbone, config, identity, overwrite=overwrite
         )
 
+    return _with_seeds(config, options, one)
+
+
+def _with_seeds(config: ResNetStage2Config, options: TrainOptions, one: Callable[..., Run]) -> Run:
+    """One run, or one for each seed."""
     if options.seeds == 1:
         return one(config, options.overwrite)
     return train_seeds(config, options.seeds, one, overwrite=options.overwrite)
@@ -105,8 +111,7 @@ def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> Extracti
         max_skipped=options.max_skipped,
     )
     if options.store and is_store(Path(options.store)):
-        manifest = read_complete_manifest(Path(options.store))
-        return _as_stored(wanted, manifest)
+        return _as_stored(wanted, read_manifest(Path(options.store)))
     return wanted
 
 

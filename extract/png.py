@@ -1,7 +1,7 @@
 """PNG files by Pillow, which torchvision brings along: torchvision's own decoder can crash on a damaged one.
 
 Seen with torchvision 0.29: a damaged IDAT chunk ends the process with SIGSEGV, and a palette with transparency is
-written past the end of its buffer (the same fault: meta-pytorch/torchcodec, issue 1731).
+written past the end of its buffer (reported for torchcodec, which has the same code).
 """
 
 import io
