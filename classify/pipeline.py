@@ -16,7 +16,7 @@ from extract.job import extract_with
 from extract.jrdb import LABELS
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone
-from store.manifest import Manifest, Selection, is_store, read_complete_manifest
+from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
 from store.reader import load_store, skipped_counts
 
 _log = logging.getLogger("stage2")

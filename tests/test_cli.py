@@ -12,6 +12,7 @@ import pytest
 
 import cli
 from configs.splits import JRDB_SPLIT
+from store.shard import Shard
 from tests.jrdb_folder import person, write_folder, write_scene
 
 ROOT = Path(__file__).parent.parent
@@ -220,3 +221,23 @@ def test_interactive_preset(data: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "6")
     assert run("run", "--data_path", data, *QUICK, "--freeze_backbone", "--checkpoint_dir", "r") == 0
     assert json.loads(Path("r/config.json").read_text())["batch_size"] == 2
+
+
+def test_train_goes_on_with_an_unfinished_extraction(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from store.writer import StoreWriter
+
+    commit = StoreWriter.commit
+
+    def commit_one(self: StoreWriter, number: int, shard: Shard) -> None:
+        commit(self, number, shard)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreWriter, "commit", commit_one)
+    options = ("--data_path", data, *QUICK, "--store", "s.store")
+    assert run("extract", *options) == 130
+    monkeypatch.setattr(StoreWriter, "commit", commit)
+    assert run("store", "info", "s.store", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["complete"] is False
+    assert run("train", *options, "--freeze_backbone", "--epochs", "1") == 0
