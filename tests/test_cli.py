@@ -238,6 +238,7 @@ def test_train_goes_on_with_an_unfinished_extraction(
     options = ("--data_path", data, *QUICK, "--store", "s.store")
     assert run("extract", *options) == 130
     monkeypatch.setattr(StoreWriter, "commit", commit)
+    capsys.readouterr()
     assert run("store", "info", "s.store", "--json") == 0
     assert json.loads(capsys.readouterr().out)["complete"] is False
     assert run("train", *options, "--freeze_backbone", "--epochs", "1") == 0
