@@ -14,7 +14,7 @@ from store.shard import Shard
 from store.tables import Floats, Ints
 
 COLORS = ("#ffb000", "#38b6ff", "#ff5fa2", "#7fdc6a", "#c59bff", "#ffe14d", "#5fe0d0", "#ff8a5f")
-_FREE = "#c8c8c8"  # people without a pair
+FREE = "#c8c8c8"  # people without a pair
 _LINE = 3  # pixels
 
 
@@ -42,7 +42,7 @@ def draw_frame(pixels: Tensor, boxes: Floats, pair: Ints, probability: Tensor, c
     """(3, H, W) uint8 with the boxes (P, 4) xywh px of people and the answers for their pairs drawn in."""
     width = pixels.shape[2]
     answers = probability.argmax(1).tolist()
-    colors, labels = [_FREE] * len(boxes), [""] * len(boxes)
+    colors, labels = [FREE] * len(boxes), [""] * len(boxes)
     for (a, b), answer, row in zip(pair.tolist(), answers, probability.tolist(), strict=True):
         color = COLORS[answer % len(COLORS)]
         colors[a] = colors[b] = color

@@ -4,10 +4,12 @@ import base64
 import json
 from collections.abc import Sequence
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from classify.checkpoint import BEST
+from classify.overlay import COLORS, FREE
 from classify.results import RESULTS
 from configs.errors import DataError
 from store.commit import publish
@@ -27,6 +29,7 @@ td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { 
 border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; background:#a9b6c6 }
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
+.legend span { margin-right:18px } .legend i { display:inline-block; width:12px; height:12px; margin-right:6px }
 .pictures { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
 code { font-size:13px; overflow-wrap:anywhere } details summary { cursor:pointer; color:var(--soft) }
 """
@@ -50,7 +53,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
         _section("Against the baselines, test split", _comparison(results)),
         _section("Each class, test split", _per_class(results)),
         _section("Pictures", _pictures(own)),
-        *[_section("What it says of test frames", _overlays(overlays)) for _ in overlays[:1]],
+        *[_section("What it says of test frames", _legend(results) + _overlays(overlays)) for _ in overlays[:1]],
         _section("What was run", _facts(run, results)),
     ]
     title = f"{results['config']['backbone_name']}, {results['config']['fusion_strategy']}"
@@ -138,6 +141,13 @@ def _overlays(paths: Sequence[Path]) -> str:
         f'<div class="strip"><img alt="predictions for {escape(path.name)}" src="{_inline(path)}"></div>'
         for path in paths
     )
+
+
+def _legend(results: dict[str, Any]) -> str:
+    """Which colour the overlays give each class."""
+    colored = zip(results["classes"], cycle(COLORS), strict=False)
+    marks = "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in colored)
+    return f'<p class="legend">{marks}<span><i style="background:{FREE}"></i>in no pair</span></p>'
 
 
 def _inline(path: Path) -> str:
