@@ -19,8 +19,10 @@ class _FsyncError(Exception):
     """fsync failed: the kernel may have dropped the dirty pages, so this very file must not be trusted again."""
 
 
-def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
+def publish(path: Path, data: Bytes | tuple[Bytes, ...], tmp: Path | None = None) -> None:
     """Writes `data` to `path` atomically and durably; `tmp` is a folder on the same file system (default: beside it).
+
+    Several pieces are written one after another.
 
     After a failed fsync a new file is written once, since a second fsync of the same file can falsely succeed.
 
@@ -28,14 +30,15 @@ def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
         StorageError: the file system refuses; nothing is left behind, and `path` is as it was, or, where the folder's
             fsync alone failed, holds `data`.
     """
+    pieces = data if isinstance(data, tuple) else (data,)
     temporary = (tmp or path.parent) / f".{path.name}.tmp"
     try:
         temporary.unlink(missing_ok=True)  # what a killed run left
         try:
-            _write_durably(temporary, data)
+            _write_durably(temporary, pieces)
         except _FsyncError:
             temporary.unlink(missing_ok=True)
-            _write_durably(temporary, data)
+            _write_durably(temporary, pieces)
         os.replace(temporary, path)  # noqa: PTH105 - the system call itself is the protocol
         fsync_folder(path.parent)
     except (OSError, _FsyncError) as error:
@@ -65,12 +68,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_durably(path: Path, data: Bytes) -> None:
+def _write_durably(path: Path, pieces: tuple[Bytes, ...]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:  # write may take only a part
-            rest = rest[os.write(descriptor, rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:  # write may take only a part
+                rest = rest[os.write(descriptor, rest) :]
         try:
             os.fsync(descriptor)
         except OSError as error:

@@ -5,7 +5,7 @@ frames, persons and pairs, one dataset each, and needs nothing of ours. Why one 
 made to be copied, and a copy is whole or it is not. It is laid out as one large shard, so one reader serves both.
 
 The file is built in memory and published like a shard, since HDF5 itself dies on a full disk: packing takes memory of
-about five times the store's size, loading a packed store of about twice.
+up to five times the store's size, loading a packed store of about twice.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ import numpy as np
 from configs.errors import IntegrityError, StoreError
 from store.commit import publish
 from store.manifest import Manifest, manifest_text
-from store.packed_header import REMEDY, read_whole, with_header
+from store.packed_header import REMEDY, header_of, read_whole
 from store.shard import Shard, parse_shard, shard_image
 from store.tables import Tables
 from store.unit_check import attributes_of
@@ -41,13 +41,14 @@ def pack(manifest: Manifest, shards: list[Shard], tables: Tables, out: Path) -> 
         raise StoreError(f"{out} is a folder; name the file to write, e.g. {out / 'features.h5'}")
     scenes = np.array([scene.encode() for scene in tables.scenes], np.bytes_)
     extra = {"frame_scene": scenes[tables.frame_scene]} if len(tables.frame_scene) else {}
-    data = with_header(manifest_text(manifest), shard_image(_joined(shards, tables), extra))
-    copies = split(manifest, parse_shard(data, out.name), out)
+    body = shard_image(_joined(shards, tables), extra)
+    copies = split(manifest, parse_shard(body, out.name), out)
     for unit, copy, shard in zip(manifest.units, copies, shards, strict=True):
         if not _same_rows(copy, shard):
             raise IntegrityError(f"packing changed rows of {unit.shard}; nothing was written, report this")
-    publish(out, data)
-    return len(data)
+    header = header_of(manifest_text(manifest), body)
+    publish(out, (header, body))
+    return len(header) + len(body)
 
 
 def read_packed(path: Path, manifest: Manifest) -> list[Shard]:

@@ -27,13 +27,15 @@ class Header:
     text: bytes  # of STORE.json
 
 
-def with_header(text: bytes, body: bytes) -> bytes:
-    """The bytes of a packed store: block with STORE.json's `text`, then the HDF5 file `body`."""
+def header_of(text: bytes, body: bytes) -> bytes:
+    """What stands before the HDF5 file `body` of a packed store: first line and block, with STORE.json's `text`."""
     size = 512
     while size < _LENGTH + len(text):
         size *= 2
-    rest = text.ljust(size - _LENGTH, b"\0") + body
-    return f"stage2 packed store 1 {size:08d} {hashlib.sha256(rest).hexdigest()}\n".encode() + rest
+    block = text.ljust(size - _LENGTH, b"\0")
+    total = hashlib.sha256(block)
+    total.update(body)
+    return f"stage2 packed store 1 {size:08d} {total.hexdigest()}\n".encode() + block
 
 
 def read_header(path: Path) -> Header:

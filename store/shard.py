@@ -89,7 +89,10 @@ def shard_image(shard: Shard, extra: dict[str, Any] | None = None) -> bytes:
         "label_sets": _encode([json.dumps(labels) for labels in shard.label_sets]),
         "skipped": _encode([item.to_json() for item in shard.skipped]),
     }
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=_LIBVER) as file:
+    block = max(
+        2**16, sum(array.nbytes for array in arrays.values() if array is not None)
+    )  # grown once, not bit by bit
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=_LIBVER, block_size=block) as file:
         file.attrs["scene"] = shard.scene
         for name, text in shard.attributes.items():
             file.attrs[name] = text

@@ -13,7 +13,7 @@ import store.packed
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from store.find import store_for
 from store.manifest import read_manifest
-from store.packed_header import with_header
+from store.packed_header import header_of
 from store.reader import load_store, pack_store, store_info
 from store.shard import Shard
 from store.verify import verify
@@ -124,7 +124,7 @@ def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path)
     body = (folder.parent / "less.h5").read_bytes()
     with h5py.File(folder.parent / "less.h5", "r") as file:
         size = file.userblock_size
-    packed.write_bytes(with_header((folder / "STORE.json").read_bytes(), body[size:]))
+    packed.write_bytes(header_of((folder / "STORE.json").read_bytes(), body[size:]) + body[size:])
     with pytest.raises(IntegrityError, match="other rows"):
         load_store(packed)
 

@@ -18,7 +18,7 @@ import torch
 from classify.checkpoint import load
 from configs.errors import CheckpointError, IntegrityError, WeightsError
 from extract.weights import load_backbone
-from store.packed_header import read_header, with_header
+from store.packed_header import header_of, read_header
 from store.reader import load_store, pack_store
 from store.shard import parse_shard, shard_image
 from tests.faults.build import build_library
@@ -173,7 +173,7 @@ def test_a_hostile_packed_store_reads_no_other_file(tmp_path: Path) -> None:
         shape = file["visual"].shape
         del file["visual"]
         file.create_dataset("visual", shape, "f2", external=[(str(secret), 0, 2 * shape[0] * shape[1])])
-    packed.write_bytes(with_header(header.text, body.read_bytes()))
+    packed.write_bytes(header_of(header.text, body.read_bytes()) + body.read_bytes())
     with pytest.raises(IntegrityError, match="visual"):
         load_store(packed)
     assert secret.read_bytes() == b"s" * 10_000

@@ -57,7 +57,7 @@ def manifests(folder: Path) -> Loader:
 
 def packed(folder: Path) -> Loader:
     """A packed store, its checksum forged to fit."""
-    from store.packed_header import read_header, with_header
+    from store.packed_header import header_of, read_header
     from store.reader import load_store, pack_store
     from tests.faults.damage import make_store
 
@@ -66,7 +66,7 @@ def packed(folder: Path) -> Loader:
     data, header = path.read_bytes(), read_header(path)
 
     def load() -> object:
-        path.write_bytes(with_header(header.text, path.read_bytes()))
+        path.write_bytes(header_of(header.text, path.read_bytes()) + path.read_bytes())
         return load_store(path)
 
     return Loader(path, load, (data[header.size :],))
