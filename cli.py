@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from configs.errors import Stage2Error
 from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
 from configs.presets import PRESETS
-from configs.resnet_stage2_config import BACKBONES, BALANCES, DEVICES, FUSIONS
+from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS
 from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
@@ -120,6 +120,7 @@ _train_options = _options(
     click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
     click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
     click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
+    click.option("--resume", type=click.Choice(("auto", "no")), default="no", help="Go on with the folder's run."),
     _device,
     click.option("--log_interval", default=10, help="Batches between log lines."),
     click.option("--seed", default=42),
@@ -135,6 +136,18 @@ _train_options = _options(
 def train(context: click.Context, /, **_: Any) -> None:
     """Train: with --freeze_backbone the head on cached features, else end to end."""
     _train(context, {})
+
+
+@stage2.command()
+@click.option("--from", "start", default="", show_default=False, help="Finished run to start from: its head, its data.")
+@click.option("--batchnorm", type=click.Choice(BATCHNORMS), default="frozen", help="Whether BatchNorm figures move.")
+@_train_options
+@click.pass_context
+def finetune(context: click.Context, /, start: str, **_: Any) -> None:
+    """Train backbone and head end to end, from a head-only run's end where --from is given."""
+    from classify.pipeline import start_settings
+
+    _train(context, start_settings(Path(start)) if start else {})
 
 
 @stage2.command()
@@ -158,7 +171,7 @@ _FIELD = {
     "lr": "learning_rate",
 }
 _SWITCH = {"no_geometric": "use_geometric", "no_scene_context": "use_scene_context"}
-_BESIDE = {"store", "max_skipped", "overwrite", "seeds", "config_file", "as_json", "preset"}
+_BESIDE = {"store", "max_skipped", "overwrite", "seeds", "config_file", "as_json", "preset", "resume", "start"}
 
 
 def _train(context: click.Context, settings: dict[str, Any]) -> None:
@@ -177,7 +190,10 @@ def _train(context: click.Context, settings: dict[str, Any]) -> None:
     from classify.pipeline import TrainOptions
     from classify.pipeline import train as start
 
-    beside = TrainOptions(given["store"], given["max_skipped"], given["seeds"], given["overwrite"])
+    resume = given["resume"] == "auto"
+    beside = TrainOptions(
+        given["store"], given["max_skipped"], given["seeds"], given["overwrite"], resume, given.get("start", "")
+    )
     with console(sys.stderr if given["as_json"] else sys.stdout):
         finished = start(config, beside)
     found = finished.results | {"run": str(finished.folder)}

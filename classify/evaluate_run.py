@@ -8,20 +8,21 @@ import torch
 from torch import nn
 
 from classify.batches import CachedSource, Source, Visual
-from classify.checkpoint import END_TO_END, Checkpoint, build_model
+from classify.checkpoint import END_TO_END, Checkpoint, build_model, part
 from classify.crop_batches import CropSource
 from classify.evaluate import evaluate
 from classify.losses import Objective
 from classify.selection import select_split
 from configs.errors import MismatchError
 from extract.backbone import Backbone
+from extract.weights import state_sha256
 from store.tables import Features, Tables
 
 
 def evaluate_features(
     checkpoint: Checkpoint, features: Features, backbone: dict[str, Any], *, split: str, device: torch.device
 ) -> dict[str, Any]:
-    """Evaluates a cached run's best model on a store; see `classify.evaluate.evaluate` for the keys.
+    """Evaluates a run's best model on a store of its backbone; see `classify.evaluate.evaluate` for the keys.
 
     Args:
         backbone: identity of the store's backbone, as it was given to `train_cached`.
@@ -63,13 +64,18 @@ def evaluate_crops(
 
 def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
     """Raises MismatchError unless features of `backbone` are what the checkpoint's head was trained on."""
-    if checkpoint.about.kind == END_TO_END:
-        raise MismatchError("the run trained its backbone, so no store fits it; evaluate it on images (--data_path)")
-    trained = checkpoint.about.backbone
+    trained = trained_backbone(checkpoint)
     for name in sorted(set(trained) | set(backbone)):
         old, new = trained.get(name, "nothing"), backbone.get(name, "nothing")
         if old != new:
-            raise MismatchError(f"the run was trained on features with {name} {old}, the store has {new}; use its own")
+            raise MismatchError(f"the run belongs to features with {name} {old}, these have {new}; use its own")
+
+
+def trained_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The identity of the backbone that the checkpoint's head belongs to; of an end-to-end run, its own tensors'."""
+    if checkpoint.about.kind != END_TO_END:
+        return checkpoint.about.backbone
+    return checkpoint.about.backbone | {"weights_sha256": state_sha256(part(checkpoint.model, "backbone.resnet."))}
 
 
 def _evaluate(

@@ -4,7 +4,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from classify.checkpoint import BEST, END_TO_END, load
+from classify.evaluate_run import check_backbone
 from classify.run import Run, train_cached, train_end_to_end
 from classify.run_folder import check_run_folder
 from classify.seeds import train_seeds
@@ -30,6 +33,8 @@ class TrainOptions:
     max_skipped: float = 0.01
     seeds: int = 1
     overwrite: bool = False
+    resume: bool = False  # go on after last.pth in checkpoint_dir, where there is one
+    start: str = ""  # end to end: the folder of a finished run to start from
 
 
 def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
@@ -38,11 +43,25 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     Raises:
         Stage2Error: of any kind; see `train_cached`, `train_end_to_end` and `extract`.
     """
-    check_run_folder(config, options.overwrite)
+    if not options.resume:
+        check_run_folder(config, options.overwrite)
     loaded = load_backbone(config.backbone_name, config.weights, config.freeze_backbone)
     if config.freeze_backbone:
         return _train_cached(config, options, loaded)
     return _train_end_to_end(config, options, loaded)
+
+
+def start_settings(run: Path) -> dict[str, Any]:
+    """The settings that fine-tuning takes over from a finished run: all but those of the training itself.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+    """
+    about = load(run / BEST).about
+    values = about.config.to_dict()
+    own = {"freeze_backbone", "epochs", "batch_size", "learning_rate", "patience", "checkpoint_dir", "device"}
+    settings = {name: value for name, value in values.items() if name not in own}
+    return settings | ({"weights": str(run / BEST)} if about.kind == END_TO_END else {})
 
 
 def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
@@ -54,7 +73,14 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
         _log.info("Skipped when the features were extracted: %s %s", f"{count:,}", reason)
 
     def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
-        return train_cached(features, config, manifest.recipe.identity(), seconds_extract=seconds, overwrite=overwrite)
+        return train_cached(
+            features,
+            config,
+            manifest.recipe.identity(),
+            seconds_extract=seconds,
+            overwrite=overwrite,
+            resume=options.resume,
+        )
 
     return _with_seeds(config, options, one)
 
@@ -63,11 +89,21 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
     selection = Selection(config.frame_interval, "paired")
     dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
     identity = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
+    start = load(Path(options.start) / BEST) if options.start else None
+    if start is not None:
+        check_backbone(start, identity)
 
     def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
-        fresh = load_backbone(config.backbone_name, config.weights, freeze=False)
+        fresh = load_backbone(config.backbone_name, config.weights, False, config.batchnorm == "train")
         return train_end_to_end(
-            dataset.tables, dataset.image_paths, fresh.backbone, config, identity, overwrite=overwrite
+            dataset.tables,
+            dataset.image_paths,
+            fresh.backbone,
+            config,
+            identity,
+            start=start,
+            overwrite=overwrite,
+            resume=options.resume,
         )
 
     return _with_seeds(config, options, one)

@@ -10,6 +10,7 @@ from configs.splits import JRDB_SPLIT, SceneSplit
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 FUSIONS = ("concat", "bilinear", "add")
+BATCHNORMS = ("frozen", "train")
 BALANCES = ("none", "loss", "sampler")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -27,6 +28,7 @@ class ResNetStage2Config:
     weights: str = "imagenet"  # "imagenet", "random", or the path of a checkpoint
     crop_size: int = 112  # pixels
     freeze_backbone: bool = False
+    batchnorm: str = "frozen"  # of an unfrozen backbone: by its running figures, or "train": by the batch's
     visual_feature_dim: int = 256
     fusion_strategy: str = "concat"
     hidden_dim: int = 256
@@ -94,6 +96,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "backbone_name": BACKBONES,
     "fusion_strategy": FUSIONS,
     "balance": BALANCES,
+    "batchnorm": BATCHNORMS,
     "device": DEVICES,
     "optimizer": ("adam",),
 }

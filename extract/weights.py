@@ -32,7 +32,7 @@ class LoadedBackbone:
     source: str  # for people: "imagenet", "random", or a file's name
 
 
-def load_backbone(name: str, weights: str, freeze: bool = True) -> LoadedBackbone:
+def load_backbone(name: str, weights: str, freeze: bool = True, moving_norm: bool = False) -> LoadedBackbone:
     """The backbone `name` with weights "imagenet" (torchvision's IMAGENET1K_V1), "random" or those of a file.
 
     IMAGENET1K_V1 and not V2: V2's training recipe buys ImageNet accuracy at the price of frozen features.
@@ -43,7 +43,7 @@ def load_backbone(name: str, weights: str, freeze: bool = True) -> LoadedBackbon
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = Backbone(name, freeze)
+        backbone = Backbone(name, freeze, moving_norm)
     if weights == IMAGENET:
         _fit(backbone, _imagenet(name), "torchvision's ImageNet weights")
     elif weights != RANDOM:
