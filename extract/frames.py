@@ -12,6 +12,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from configs.errors import DataError
 from extract.image_header import ImageHeader, read_header
+from extract.jpeg_fill import ends_early
 from extract.png import decode_png, is_16_bit
 
 MAX_PIXELS = 88_000_000
@@ -95,6 +96,8 @@ def decode_frame(data: bytes, path: Path) -> Tensor:
     header = check_header(data, path)
     try:
         pixels = decode_png(data) if header.kind == "png" else _decode_jpeg(data)
+        if header.kind == "jpeg" and ends_early(data, pixels, _decode_jpeg):
+            raise ValueError("its data ends early")
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise FrameError("image_damaged", f"{path} cannot be decoded ({reason})") from error
