@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command goes on where this one stopped", err=True)
+        click.echo("interrupted; what was extracted is kept, and the same extraction goes on from there", err=True)
         code = INTERRUPTED
     except Stage2Error as error:
         click.echo(f"error: {error}", err=True)

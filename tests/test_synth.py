@@ -143,3 +143,13 @@ def test_a_part_of_given_annotations(tmp_path: Path, drawn: Path) -> None:
     assert [len(scene.tables.frame_name) for scene in scenes] == [2, 2]
     first: Tables = read_scenes(drawn)[0].tables
     assert np.array_equal(scenes[0].tables.box, first.box[: first.frame_offset[2]])
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extract.synth.dataset._write_labels", stop)
+    with pytest.raises(KeyboardInterrupt):
+        draw_dataset(tmp_path / "d", scenes=3, frames=1, people=2)
+    assert not list(tmp_path.iterdir())

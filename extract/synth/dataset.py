@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -110,10 +111,13 @@ def _finished_folder(out: Path) -> Iterator[Path]:
         raise DataError(f"{out} is not empty; remove it, or choose another folder")
     partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
-        raise DataError(f"{partial} is left from a drawing that was interrupted; remove it")
+        raise DataError(f"{partial} is left from a drawing that was killed; remove it")
     partial.mkdir(parents=True)
-    yield partial
-    os.replace(partial, out)  # noqa: PTH105 - replaces an empty folder too
+    try:
+        yield partial
+        os.replace(partial, out)  # noqa: PTH105 - replaces an empty folder too
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # half a data set is none
 
 
 def _draw_scene(folder: Path, scene: str, place: Place, frames: dict[str, list[Figure]], seed: int) -> None:
