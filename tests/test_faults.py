@@ -65,14 +65,16 @@ def test_errors_are_clean_wherever_they_come(zygote: Zygote, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", [ERROR, KILL_BEFORE])
 def test_faults_while_damage_is_cleared_away(zygote: Zygote, tmp_path: Path, kind: int) -> None:
     trial = make_trial(zygote, tmp_path, 3)
+    zygote.run(tmp_path / "larger.store", 4)
+    stray = max((tmp_path / "larger.store" / "shards").iterdir())  # of no unit of the smaller plan
     broken = []
     for calls in (CREATE, MKDIR, RENAME, UNLINK):
-        for at in range(1, 6):
+        for at in range(1, 7):
             shutil.rmtree(trial.path, ignore_errors=True)
             zygote.run(trial.path, 3)
             next((trial.path / "shards").iterdir()).write_bytes(b"damaged")
             (trial.path / ".tmp" / ".half.h5.tmp").write_bytes(b"half")
-            (trial.path / "shards" / f"u00000009-{'0' * 64}.h5").write_bytes(b"stray")
+            shutil.copy(stray, trial.path / "shards")
             outcome = zygote.run(trial.path, 3, Fault(calls, kind, at, errno.EIO))
             if outcome.status not in (0, -9) and (outcome.status, outcome.error.split()[0]) != (74, "StorageError"):
                 broken.append(f"{calls} {at}: {outcome}")
