@@ -36,7 +36,7 @@ def campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, Any]
     small = make_trial(zygote, folder, 8 if full else 3)
     runs = {
         "kills": lambda: kills_at_every_call(trial),
-        "random": lambda: random_kills(trial, 200 if full else 10, 0.8 if full else 0.05),
+        "random": lambda: random_kills(trial, 200 if full else 10, 0.3 if full else 0.05),
         "errors": lambda: errors_at_every_call(small),
         "full_disk": lambda: full_disks(small, range(1000, 16000, 250 if full else 5000)),
         "control": lambda: negative_control(zygote, folder),
