@@ -27,13 +27,14 @@ def open_run_folder(config: ResNetStage2Config, overwrite: bool = False, resume:
         ConfigError: `checkpoint_dir` already holds a run.
         StorageError: the folder cannot be made.
     """
-    if resume and config.checkpoint_dir and (Path(config.checkpoint_dir) / "last.pth").exists():
-        return Path(config.checkpoint_dir)
-    check_run_folder(config, overwrite)
+    folder = Path(config.checkpoint_dir)
+    if resume and config.checkpoint_dir and (folder / "last.pth").exists():
+        return folder
+    died_early = resume and not any((folder / name).exists() for name in ("final_results.json", "best_model.pth"))
+    check_run_folder(config, overwrite or died_early)  # before its first epoch ended there is nothing to lose
     try:
         if not config.checkpoint_dir:
             return _numbered(config)
-        folder = Path(config.checkpoint_dir)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (*MARKS, *REST):
             (folder / name).unlink(missing_ok=True)

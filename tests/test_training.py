@@ -137,6 +137,39 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.parametrize("mode", ["cached", "end_to_end"])
+@pytest.mark.parametrize("step", [1, 2, 9, 14])
+def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
+    tmp_path: Path, mode: str, step: int, pictures: tuple[Tables, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from classify import fit
+
+    def start(folder: Path) -> Run:
+        config = small_config(folder, epochs=5)
+        if mode == "cached":
+            return train_cached(make_features(make_tables(frames=2)), config, ABOUT, resume=True)
+        torch.manual_seed(0)
+        return train_end_to_end(*pictures, TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
+
+    whole = start(tmp_path / "whole")
+    clip, calls = fit.clip_grad_norm_, 0
+
+    def clip_and_die(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return clip(*arguments)
+
+    monkeypatch.setattr(fit, "clip_grad_norm_", clip_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "cut")
+    resumed = start(tmp_path / "cut")  # `calls` has passed `step`: nothing dies again
+    assert history(resumed) == history(whole)
+    states = [load(run.folder / "best_model.pth").model for run in (whole, resumed)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
 def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
     backbone = TinyBackbone(freeze=True)
     features = features_of(backbone, *pictures)
