@@ -30,8 +30,8 @@ def open_run_folder(config: ResNetStage2Config, overwrite: bool = False, resume:
     folder = Path(config.checkpoint_dir)
     if resume and config.checkpoint_dir and (folder / "last.pth").exists():
         return folder
-    died_early = resume and not any((folder / name).exists() for name in ("final_results.json", "best_model.pth"))
-    check_run_folder(config, overwrite or died_early)  # before its first epoch ended there is nothing to lose
+    died_early = resume and not (folder / "final_results.json").exists()
+    check_run_folder(config, overwrite or died_early)  # before its first epoch was whole there is nothing to lose
     try:
         if not config.checkpoint_dir:
             return _numbered(config)
