@@ -84,13 +84,15 @@ def test_a_frozen_backbone_cannot_move() -> None:
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_an_unfrozen_backbone_learns_everywhere() -> None:
-    backbone = load_backbone("resnet18", "random", freeze=False).backbone
+@pytest.mark.parametrize("moving", [False, True])
+def test_an_unfrozen_backbone_learns_everywhere(moving: bool) -> None:
+    backbone = load_backbone("resnet18", "random", False, moving).backbone
     before = state(backbone)
     backbone.train()
     backbone(crops(4)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
-    assert not torch.equal(before["resnet.bn1.running_mean"], backbone.state_dict()["resnet.bn1.running_mean"])
+    unmoved = torch.equal(before["resnet.bn1.running_mean"], backbone.state_dict()["resnet.bn1.running_mean"])
+    assert unmoved is not moving
     assert not any(module.training for module in backbone.eval().modules())
 
 
