@@ -4,8 +4,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract.synth.dataset import draw_dataset
-
 from classify.pipeline import TrainOptions, train
 from classify.predict import PredictOptions, predict
 from classify.report import write_report
@@ -14,6 +12,7 @@ from configs.errors import DataError
 from configs.presets import preset
 from configs.splits import JRDB_SPLIT
 from extract.jrdb import IMAGES, scene_names
+from extract.synth.dataset import draw_dataset
 
 _log = logging.getLogger("stage2")
 SHOWN = 2  # frames with predictions drawn in, for the report
