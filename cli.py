@@ -140,7 +140,14 @@ def train(context: click.Context, /, **_: Any) -> None:
 
 @stage2.command()
 @click.option("--from", "start", default="", show_default=False, help="Finished run to start from: its head, its data.")
-@click.option("--batchnorm", type=click.Choice(BATCHNORMS), default="frozen", help="Whether BatchNorm figures move.")
+@_options(
+    click.option(
+        "--batchnorm", type=click.Choice(BATCHNORMS), default="frozen", help="Whether BatchNorm figures move."
+    ),
+    click.option("--freeze_blocks", default=0, help="1-4: the stem and so many stages stay as they are."),
+    click.option("--backbone_lr", default=0.0, help="Learning rate of the backbone.  0: --lr, as the head."),
+    click.option("--layer_decay", default=1.0, help="A stage's learning rate over that of the next one."),
+)
 @_train_options
 @click.pass_context
 def finetune(context: click.Context, /, start: str, **_: Any) -> None:

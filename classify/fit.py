@@ -17,12 +17,14 @@ from classify.history import Record, best_of, epochs_without_gain, write_history
 from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.progress import log_train, log_validation
+from classify.rates import rate_groups
 from classify.schedule import learning_rate
 from configs.errors import CheckpointError, Stage2Error
 from configs.resnet_stage2_config import ResNetStage2Config
 
 METRICS = "metrics.jsonl"
-_FREE = {"checkpoint_dir", "data_path", "device", "log_interval", "num_workers", "weights"}  # may differ on resuming
+# what may differ on resuming
+_FREE = {"checkpoint_dir", "crop_cache", "data_path", "device", "log_interval", "num_workers", "weights"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def fit(
     while not _finished(history, config):
         epoch = history[-1]["epoch"] + 1 if history else 1
         loss = _train_epoch(moving, train, objective, config, epoch)
-        rate = moving.optimizer.param_groups[0]["lr"]
+        rate = moving.optimizer.param_groups[-1]["lr"]  # the head's
         record = {"epoch": epoch, "learning_rate": rate, "train_loss": loss}
         history.append(record | _validate(model, val, objective))
         _keep(moving, history, about, folder)
@@ -132,15 +134,14 @@ def _finished(history: list[Record], config: ResNetStage2Config) -> bool:
 
 
 def _adam(model: Stage2Model, config: ResNetStage2Config) -> Adam:
-    parameters = model.trainable()
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    fused = model.trainable()[0].device.type in ("cpu", "cuda")
+    return Adam(rate_groups(model, config), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
 def _set_rate(optimizer: Adam, config: ResNetStage2Config, step: int, batches: int) -> None:
     warmup, total = round(config.warmup_epochs * batches), config.epochs * batches
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config.learning_rate, warmup, total)
+        group["lr"] = learning_rate(step, config.learning_rate, warmup, total) * group["scale"]
 
 
 def _random_state(moving: _Moving) -> dict[str, Tensor]:

@@ -23,6 +23,11 @@ from store.manifest import Manifest, Selection, is_store, read_complete_manifest
 from store.reader import load_store, skipped_counts
 
 _log = logging.getLogger("stage2")
+_OF_THE_TRAINING = {
+    *("freeze_backbone", "epochs", "batch_size", "learning_rate", "patience", "checkpoint_dir", "device"),
+    *("batchnorm", "freeze_blocks", "backbone_lr", "layer_decay", "augment"),
+    *("amp", "accumulate", "checkpointing", "crop_cache"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,7 @@ def start_settings(run: Path) -> dict[str, Any]:
     """
     about = load(run / BEST).about
     values = about.config.to_dict()
-    own = {"freeze_backbone", "epochs", "batch_size", "learning_rate", "patience", "checkpoint_dir", "device"}
-    settings = {name: value for name, value in values.items() if name not in own}
+    settings = {name: value for name, value in values.items() if name not in _OF_THE_TRAINING}
     return settings | ({"weights": str(run / BEST)} if about.kind == END_TO_END else {})
 
 
@@ -95,6 +99,8 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
 
     def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
         fresh = load_backbone(config.backbone_name, config.weights, False, config.batchnorm == "train")
+        fresh.backbone.freeze_stages(config.freeze_blocks)
+        fresh.backbone.checkpointing = config.checkpointing
         return train_end_to_end(
             dataset.tables,
             dataset.image_paths,

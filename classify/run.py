@@ -46,6 +46,7 @@ _SAME_HEAD = (
     "use_geometric",
     "use_scene_context",
     "classes",
+    "split",
 )
 
 

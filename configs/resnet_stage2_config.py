@@ -35,6 +35,15 @@ class ResNetStage2Config:
     dropout: float = 0.3
     use_geometric: bool = True  # spatial features 0-6
     use_scene_context: bool = True  # spatial feature 7
+    # training the backbone
+    freeze_blocks: int = 0  # 1-4: the stem and so many stages stay as they are; 0: none does
+    backbone_lr: float = 0.0  # 0.0: the learning rate of the head
+    layer_decay: float = 1.0  # a stage's learning rate over that of the next one
+    augment: bool = False  # training crops are mirrored, shifted, brightened, partly hidden
+    amp: bool = False  # training steps in bfloat16
+    accumulate: int = 1  # parts in which a batch goes through the backbone
+    checkpointing: bool = False  # compute each stage's activations again instead of keeping them
+    crop_cache: float = 1.0  # GiB of memory for decoded crops
     # training
     epochs: int = 50
     batch_size: int = 16  # pairs
@@ -65,6 +74,13 @@ class ResNetStage2Config:
         check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
         check_classes(self.classes)
+        self._check_batchnorm()
+
+    def _check_batchnorm(self) -> None:
+        """What forwards crops twice would move BatchNorm's figures twice."""
+        for name, given in (("accumulate", self.accumulate > 1), ("checkpointing", self.checkpointing)):
+            if given and self.batchnorm == "train":
+                raise ConfigError(f"{name} needs batchnorm frozen, not train; leave out one of the two")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` takes them back."""
@@ -105,6 +121,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "visual_feature_dim": (1, 65536),
     "hidden_dim": (1, 65536),
     "dropout": (0.0, 0.95),
+    "freeze_blocks": (0, 4),
+    "backbone_lr": (0.0, 10.0),
+    "layer_decay": (0.01, 1.0),
+    "accumulate": (1, 1_000_000),
+    "crop_cache": (0.0, 1e6),
     "epochs": (1, 100_000),
     "batch_size": (1, 1_000_000),
     "learning_rate": (1e-12, 10.0),
