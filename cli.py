@@ -10,16 +10,21 @@ import click
 from click.core import ParameterSource
 
 from configs.errors import Stage2Error
-from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
+from configs.options import (
+    as_json_option,
+    data_path_option,
+    device_option,
+    extract_options,
+    finetune_options,
+    num_workers_option,
+    train_options,
+)
 from configs.presets import PRESETS
-from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS
 from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
 FAULTY = 4  # exit code: a store is not what it should be
 INTERRUPTED = 130
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _underscored(token: str) -> str:
@@ -40,50 +45,8 @@ def stage2() -> None:
     """What do pairs of people do together? Extract visual features once, then train on them in seconds."""
 
 
-def _options(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order in which help shows them."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
-_device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where to compute.")
-_data_path = click.option("--data_path", default="../dataset", help="JRDB-format folder with images/ and labels/.")
-_max_skipped = click.option(
-    "--max_skipped",
-    type=float,
-    default=0.01,
-    help="Stop when a larger share of frames, people or pairs is unusable.",
-)
-_num_workers = click.option("--num_workers", default=4, help="Threads that read, decode and crop ahead of the model.")
-
-
 @stage2.command()
-@_options(
-    _data_path,
-    click.option("--store", default="", show_default=False, help="Store to write.  [default: stores/<fingerprint>]"),
-    click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18"),
-    click.option("--weights", default="imagenet", help="imagenet, random, or a checkpoint file."),
-    click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
-    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
-    click.option("--persons", type=click.Choice(PERSONS), default="all", help="All people, or those in pairs alone."),
-    click.option("--views", type=click.IntRange(1, 2), default=1, help="2: the mirrored crops too."),
-    click.option("--dtype", type=click.Choice(DTYPES), default="float16", help="Number type in the store."),
-    click.option("--precision", type=click.Choice(PRECISIONS), default="float32", help="Of the forward pass (GPU)."),
-    click.option("--batch_size", default=32, help="Crops a batch."),
-    _num_workers,
-    _device,
-    click.option("--on_error", type=click.Choice(ON_ERROR), default="skip", help="What an unusable item does."),
-    _max_skipped,
-    click.option("--retry_skipped", is_flag=True, help="Try the units with unusable images again, and no others."),
-    click.option("--update", is_flag=True, help="Accept changed data and compute only what changed."),
-    _as_json,
-)
+@extract_options
 def extract(as_json: bool, **settings: Any) -> int:
     """Run the backbone once over all person crops into a feature store; run again, it resumes."""
     from classify.logs import console
@@ -99,39 +62,8 @@ def extract(as_json: bool, **settings: Any) -> int:
     return SKIPPED if found["skipped"] else 0
 
 
-_train_options = _options(
-    click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18", help="Visual backbone."),
-    click.option("--visual_dim", default=256, help="Visual feature dimension of the head."),
-    click.option("--fusion", type=click.Choice(FUSIONS), default="concat", help="How two people's features meet."),
-    click.option("--freeze_backbone", is_flag=True, help="Train the head alone, on cached features."),
-    click.option("--weights", default="imagenet", help="Of the backbone: imagenet, random, or a checkpoint file."),
-    click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
-    click.option("--epochs", default=50),
-    click.option("--batch_size", default=16, help="Pairs a batch."),
-    click.option("--lr", default=1e-4, help="Learning rate."),
-    click.option("--weight_decay", default=1e-5),
-    click.option("--balance", type=click.Choice(BALANCES), default="loss", help="The one owner of class imbalance."),
-    click.option("--no_geometric", is_flag=True, help="Leave out spatial features 0-6."),
-    click.option("--no_scene_context", is_flag=True, help="Leave out spatial feature 7."),
-    _data_path,
-    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
-    _num_workers,
-    _max_skipped,
-    click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
-    click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
-    click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
-    click.option("--resume", type=click.Choice(("auto", "no")), default="no", help="Go on with the folder's run."),
-    _device,
-    click.option("--log_interval", default=10, help="Batches between log lines."),
-    click.option("--seed", default=42),
-    click.option("--seeds", default=1, help="Train with so many seeds; report mean and deviation."),
-    click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options win over it."),
-    _as_json,
-)
-
-
 @stage2.command()
-@_train_options
+@train_options
 @click.pass_context
 def train(context: click.Context, /, **_: Any) -> None:
     """Train: with --freeze_backbone the head on cached features, else end to end."""
@@ -139,16 +71,8 @@ def train(context: click.Context, /, **_: Any) -> None:
 
 
 @stage2.command()
-@click.option("--from", "start", default="", show_default=False, help="Finished run to start from: its head, its data.")
-@_options(
-    click.option(
-        "--batchnorm", type=click.Choice(BATCHNORMS), default="frozen", help="Whether BatchNorm figures move."
-    ),
-    click.option("--freeze_blocks", default=0, help="1-4: the stem and so many stages stay as they are."),
-    click.option("--backbone_lr", default=0.0, help="Learning rate of the backbone.  0: --lr, as the head."),
-    click.option("--layer_decay", default=1.0, help="A stage's learning rate over that of the next one."),
-)
-@_train_options
+@finetune_options
+@train_options
 @click.pass_context
 def finetune(context: click.Context, /, start: str, **_: Any) -> None:
     """Train backbone and head end to end, from a head-only run's end where --from is given."""
@@ -159,7 +83,7 @@ def finetune(context: click.Context, /, start: str, **_: Any) -> None:
 
 @stage2.command()
 @click.argument("preset", required=False, type=click.Choice([preset.name for preset in PRESETS]))
-@_train_options
+@train_options
 @click.pass_context
 def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
     """Train with a preset of the guide; without one, choose from a list. Options win over the preset's."""
@@ -217,8 +141,8 @@ _run_weights = click.option("--weights", default="", show_default=False, help="T
 @click.option("--data_path", type=click.Path(path_type=Path), help="Or a JRDB-format folder, from its images.")
 @click.option("--split", type=click.Choice(SPLIT_NAMES), default="test")
 @_run_weights
-@_device
-@_as_json
+@device_option
+@as_json_option
 def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> None:
     """Metrics of a finished run on a split."""
     if (store is None) == (data_path is None):
@@ -243,8 +167,8 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
 @click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene.")
 @click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated.")
 @_run_weights
-@_device
-@_as_json
+@device_option
+@as_json_option
 def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: bool, **given: Any) -> None:
     """Say what the pairs of new frames do, as JRDB-format JSON and as pictures."""
     from classify.logs import console
@@ -314,7 +238,7 @@ def store_group() -> None:
 
 @store_group.command()
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@_as_json
+@as_json_option
 def info(path: Path, as_json: bool) -> None:
     """What a store holds; reads no features."""
     from store.describe import store_text
@@ -325,7 +249,7 @@ def info(path: Path, as_json: bool) -> None:
 
 @store_group.command()
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@_as_json
+@as_json_option
 def verify(path: Path, as_json: bool) -> int:
     """Check every byte of a store against its checksums, plan and recipe; exit code 4 where something is wrong."""
     from store.describe import verify_text
@@ -338,12 +262,12 @@ def verify(path: Path, as_json: bool) -> int:
 
 @store_group.command()
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@_data_path
+@data_path_option
 @click.option("--weights", default="", show_default=False, help="The backbone's file, if the store was made from one.")
 @click.option("--batch_size", default=64, help="Crops a batch; on a GPU give the extraction's own.")
-@_num_workers
-@_device
-@_as_json
+@num_workers_option
+@device_option
+@as_json_option
 def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
     """Compute again exactly what is damaged or missing, from the data that the store was made from."""
     from classify.logs import console

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import Adam
 
 from classify.batches import Source
 from classify.checkpoint import BEST, LAST, About, Checkpoint, restore, save
@@ -17,8 +15,8 @@ from classify.history import Record, best_of, epochs_without_gain, write_history
 from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.progress import log_train, log_validation
-from classify.rates import rate_groups
 from classify.schedule import learning_rate
+from classify.step import AutogradStep, Step
 from configs.errors import CheckpointError, Stage2Error
 from configs.resnet_stage2_config import ResNetStage2Config
 
@@ -32,7 +30,7 @@ class _Moving:
     """What training moves, and resuming brings back."""
 
     model: Stage2Model
-    optimizer: Adam
+    step: Step
     generator: torch.Generator  # orders the samples; on the CPU
 
 
@@ -62,7 +60,7 @@ def fit(
         CheckpointError: `resume` is of another run.
     """
     config = about.config
-    moving = _Moving(model, _adam(model, config), torch.Generator().manual_seed(config.seed))
+    moving = _Moving(model, AutogradStep(model, objective, config), torch.Generator().manual_seed(config.seed))
     history: list[Record] = []
     if resume is not None:
         history = _resume(resume, about, moving)
@@ -71,35 +69,25 @@ def fit(
         _keep(moving, history, about, folder)
     while not _finished(history, config):
         epoch = history[-1]["epoch"] + 1 if history else 1
-        loss = _train_epoch(moving, train, objective, config, epoch)
-        rate = moving.optimizer.param_groups[-1]["lr"]  # the head's
+        loss = _train_epoch(moving, train, config, epoch)
+        rate = _rate(config, epoch * train.batches - 1, train.batches)
         record = {"epoch": epoch, "learning_rate": rate, "train_loss": loss}
         history.append(record | _validate(model, val, objective))
         _keep(moving, history, about, folder)
     return history
 
 
-def _train_epoch(
-    moving: _Moving, source: Source, objective: Objective, config: ResNetStage2Config, epoch: int
-) -> float:
+def _train_epoch(moving: _Moving, source: Source, config: ResNetStage2Config, epoch: int) -> float:
     """The mean loss of an epoch. The device is waited for only where a line is logged, and at the end."""
-    model, optimizer = moving.model, moving.optimizer
-    model.train()
+    moving.model.train()
     torch.set_flush_denormal(True)  # dead units would otherwise leave denormals, which slow a CPU down 3 times
-    parameters = model.trainable()
-    device = parameters[0].device
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=moving.model.trainable()[0].device)
     done = 0
     for index, batch in enumerate(source.epoch(moving.generator)):
-        _set_rate(optimizer, config, (epoch - 1) * source.batches + index, source.batches)
-        loss = objective.loss(model(batch), batch.label)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(parameters, config.grad_clip)
-        optimizer.step()
+        loss = moving.step(batch, _rate(config, (epoch - 1) * source.batches + index, source.batches))
         if index % config.log_interval == 0:
             log_train(epoch, done, source.samples, loss.item())
-        total += loss.detach() * len(batch.label)
+        total += loss * len(batch.label)
         done += len(batch.label)
     torch.set_flush_denormal(False)  # the caller's arithmetic is none of ours
     mean = total.item() / done
@@ -122,7 +110,7 @@ def _keep(moving: _Moving, history: list[Record], about: About, folder: Path) ->
     if best:
         save(folder / BEST, about, moving.model, record)
     log_validation(record, best)
-    extra = {"optimizer": moving.optimizer.state_dict(), "history": history, "random": _random_state(moving)}
+    extra = {"optimizer": moving.step.state_dict(), "history": history, "random": _random_state(moving)}
     save(folder / LAST, about, moving.model, record, **extra)
     write_history(folder / METRICS, history)
 
@@ -133,15 +121,10 @@ def _finished(history: list[Record], config: ResNetStage2Config) -> bool:
     return bool(history[-1]["epoch"] >= config.epochs or epochs_without_gain(history) >= config.patience)
 
 
-def _adam(model: Stage2Model, config: ResNetStage2Config) -> Adam:
-    fused = model.trainable()[0].device.type in ("cpu", "cuda")
-    return Adam(rate_groups(model, config), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
-
-
-def _set_rate(optimizer: Adam, config: ResNetStage2Config, step: int, batches: int) -> None:
+def _rate(config: ResNetStage2Config, step: int, batches: int) -> float:
+    """The head's learning rate of a step, counted from 0 over all epochs of `batches` steps each."""
     warmup, total = round(config.warmup_epochs * batches), config.epochs * batches
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config.learning_rate, warmup, total) * group["scale"]
+    return learning_rate(step, config.learning_rate, warmup, total)
 
 
 def _random_state(moving: _Moving) -> dict[str, Tensor]:
@@ -155,7 +138,7 @@ def _resume(resume: Checkpoint, about: About, moving: _Moving) -> list[Record]:
     restore(moving.model, resume.model, LAST)
     random: dict[str, Any] = resume.extra["random"]
     try:
-        moving.optimizer.load_state_dict(resume.extra["optimizer"])
+        moving.step.load_state_dict(resume.extra["optimizer"])
         moving.generator.set_state(random["order"])
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and torch.cuda.is_available():

@@ -1,14 +1,17 @@
 """Which parts of an unfrozen backbone learn, and how fast."""
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 from classify.batches import PairBatch
-from classify.fit import _adam
 from classify.head import build_head
+from classify.losses import Objective
 from classify.model import Stage2Model
+from classify.step import AutogradStep
 from configs.errors import ConfigError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbone import Backbone
@@ -36,17 +39,22 @@ def batch(size: int = 32) -> PairBatch:
     return PairBatch(crops, rows[0], rows[1], torch.rand(3, 8, generator=generator), torch.tensor([0, 1, 2]))
 
 
+def groups_of(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
+    objective = Objective.of(config, [1.0] * 3, torch.device("cpu"))
+    return AutogradStep(model, objective, config).optimizer.param_groups
+
+
 def test_each_stage_has_its_rate() -> None:
     config = small_config(learning_rate=1e-3, backbone_lr=1e-4, layer_decay=0.5)
     model = model_of(config)
-    rates = {id(p): group["scale"] * 1e-3 for group in _adam(model, config).param_groups for p in group["params"]}
+    rates = {id(p): group["scale"] * 1e-3 for group in groups_of(model, config) for p in group["params"]}
     wanted = {"head": 1e-3, "layer4": 1e-4, "layer3": 5e-5, "layer2": 2.5e-5, "layer1": 1.25e-5, "stem": 6.25e-6}
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(wanted[stage_of(name)]), name
-    plain = _adam(model_of(small_config()), small_config())
-    assert [group["scale"] for group in plain.param_groups] == [1.0]
+    plain = groups_of(model_of(small_config()), small_config())
+    assert [group["scale"] for group in plain] == [1.0]
     tiny = small_config(learning_rate=1e-3, backbone_lr=1e-4)
-    groups = _adam(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny).param_groups  # type: ignore[arg-type]
+    groups = groups_of(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
     assert [group["scale"] for group in groups] == pytest.approx([0.1, 1.0])
 
 

@@ -152,16 +152,16 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
         return train_end_to_end(*pictures, TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
-    clip, calls = fit.clip_grad_norm_, 0
+    rate, calls = fit._rate, 0
 
-    def clip_and_die(*arguments: Any) -> Any:
+    def rate_or_die(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == step:
             raise KeyboardInterrupt
-        return clip(*arguments)
+        return rate(*arguments)
 
-    monkeypatch.setattr(fit, "clip_grad_norm_", clip_and_die)
+    monkeypatch.setattr(fit, "_rate", rate_or_die)  # asked for at every step
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
     resumed = start(tmp_path / "cut")  # `calls` has passed `step`: nothing dies again

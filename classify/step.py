@@ -1,0 +1,58 @@
+"""One training step by autograd: forward, loss, backward, clip, Adam."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
+
+from classify.batches import PairBatch
+from classify.losses import Objective
+from classify.model import Stage2Model
+from classify.rates import rate_groups
+from configs.resnet_stage2_config import ResNetStage2Config
+
+
+class Step(Protocol):
+    """What moves a model's parameters, and the state that it needs to go on."""
+
+    def __call__(self, batch: PairBatch, rate: float) -> Tensor:
+        """Takes one step at the learning rate `rate` of the head; returns the loss before it, a detached scalar."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the state back. Raises KeyError, TypeError, ValueError or RuntimeError where it does not fit."""
+
+
+class AutogradStep:
+    """A step of a whole model, backbone and head; see `Step`."""
+
+    def __init__(self, model: Stage2Model, objective: Objective, config: ResNetStage2Config) -> None:
+        self._model = model
+        self._objective = objective
+        self._clip = config.grad_clip
+        self._parameters = model.trainable()
+        fused = self._parameters[0].device.type in ("cpu", "cuda")
+        groups = rate_groups(model, config)
+        self.optimizer = Adam(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+
+    def __call__(self, batch: PairBatch, rate: float) -> Tensor:
+        """See `Step`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        loss = self._objective.loss(self._model(batch), batch.label)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(self._parameters, self._clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Step`."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Step`."""
+        self.optimizer.load_state_dict(state)

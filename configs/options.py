@@ -1,0 +1,105 @@
+"""The options of the commands, beside what they set. click alone, so that `--help` needs nothing heavy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
+from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def options(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+as_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout."
+)
+device_option = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where to compute.")
+data_path_option = click.option(
+    "--data_path", default="../dataset", help="JRDB-format folder with images/ and labels/."
+)
+max_skipped_option = click.option(
+    "--max_skipped",
+    type=float,
+    default=0.01,
+    help="Stop when a larger share of frames, people or pairs is unusable.",
+)
+num_workers_option = click.option(
+    "--num_workers", default=4, help="Threads that read, decode and crop ahead of the model."
+)
+
+
+extract_options = options(
+    data_path_option,
+    click.option("--store", default="", show_default=False, help="Store to write.  [default: stores/<fingerprint>]"),
+    click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18"),
+    click.option("--weights", default="imagenet", help="imagenet, random, or a checkpoint file."),
+    click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
+    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
+    click.option("--persons", type=click.Choice(PERSONS), default="all", help="All people, or those in pairs alone."),
+    click.option("--views", type=click.IntRange(1, 2), default=1, help="2: the mirrored crops too."),
+    click.option("--dtype", type=click.Choice(DTYPES), default="float16", help="Number type in the store."),
+    click.option("--precision", type=click.Choice(PRECISIONS), default="float32", help="Of the forward pass (GPU)."),
+    click.option("--batch_size", default=32, help="Crops a batch."),
+    num_workers_option,
+    device_option,
+    click.option("--on_error", type=click.Choice(ON_ERROR), default="skip", help="What an unusable item does."),
+    max_skipped_option,
+    click.option("--retry_skipped", is_flag=True, help="Try the units with unusable images again, and no others."),
+    click.option("--update", is_flag=True, help="Accept changed data and compute only what changed."),
+    as_json_option,
+)
+
+train_options = options(
+    click.option("--backbone", type=click.Choice(BACKBONES), default="resnet18", help="Visual backbone."),
+    click.option("--visual_dim", default=256, help="Visual feature dimension of the head."),
+    click.option("--fusion", type=click.Choice(FUSIONS), default="concat", help="How two people's features meet."),
+    click.option("--freeze_backbone", is_flag=True, help="Train the head alone, on cached features."),
+    click.option("--weights", default="imagenet", help="Of the backbone: imagenet, random, or a checkpoint file."),
+    click.option("--crop_size", default=112, help="Edge of a person crop in pixels."),
+    click.option("--epochs", default=50),
+    click.option("--batch_size", default=16, help="Pairs a batch."),
+    click.option("--lr", default=1e-4, help="Learning rate."),
+    click.option("--weight_decay", default=1e-5),
+    click.option("--balance", type=click.Choice(BALANCES), default="loss", help="The one owner of class imbalance."),
+    click.option("--no_geometric", is_flag=True, help="Leave out spatial features 0-6."),
+    click.option("--no_scene_context", is_flag=True, help="Leave out spatial feature 7."),
+    data_path_option,
+    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
+    num_workers_option,
+    max_skipped_option,
+    click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
+    click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
+    click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
+    click.option("--resume", type=click.Choice(("auto", "no")), default="no", help="Go on with the folder's run."),
+    device_option,
+    click.option("--log_interval", default=10, help="Batches between log lines."),
+    click.option("--seed", default=42),
+    click.option("--seeds", default=1, help="Train with so many seeds; report mean and deviation."),
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options win over it."),
+    as_json_option,
+)
+
+finetune_options = options(
+    click.option(
+        "--from", "start", default="", show_default=False, help="Finished run to start from: its head, its data."
+    ),
+    click.option(
+        "--batchnorm", type=click.Choice(BATCHNORMS), default="frozen", help="Whether BatchNorm figures move."
+    ),
+    click.option("--freeze_blocks", default=0, help="1-4: the stem and so many stages stay as they are."),
+    click.option("--backbone_lr", default=0.0, help="Learning rate of the backbone.  0: --lr, as the head."),
+    click.option("--layer_decay", default=1.0, help="A stage's learning rate over that of the next one."),
+)
