@@ -15,6 +15,7 @@ from classify.losses import Objective
 from classify.selection import select_split
 from configs.errors import MismatchError
 from extract.backbone import Backbone
+from extract.hog import Hog
 from extract.weights import state_sha256
 from store.tables import Features, Tables
 
@@ -42,7 +43,7 @@ def evaluate_crops(
     checkpoint: Checkpoint,
     tables: Tables,
     image_paths: Sequence[Path],
-    backbone: Backbone,
+    backbone: Backbone | Hog,
     *,
     split: str,
     device: torch.device,

@@ -18,7 +18,7 @@ from extract.dataset import read_dataset
 from extract.job import extract_with
 from extract.jrdb import LABELS
 from extract.plan import make_recipe
-from extract.weights import LoadedBackbone, load_backbone
+from extract.weights import LoadedBackbone, load_backbone, load_resnet
 from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
 from store.reader import load_store, skipped_counts
 
@@ -50,7 +50,7 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     """
     if not options.resume:
         check_run_folder(config, options.overwrite)
-    loaded = load_backbone(config.backbone_name, config.weights, config.freeze_backbone)
+    loaded = load_backbone(config.backbone_name, config.weights)
     if config.freeze_backbone:
         return _train_cached(config, options, loaded)
     return _train_end_to_end(config, options, loaded)
@@ -98,13 +98,13 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
         check_backbone(start, identity)
 
     def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
-        fresh = load_backbone(config.backbone_name, config.weights, False, config.batchnorm == "train")
-        fresh.backbone.freeze_stages(config.freeze_blocks)
-        fresh.backbone.checkpointing = config.checkpointing
+        fresh = load_resnet(config.backbone_name, config.weights, False, config.batchnorm == "train")
+        fresh.freeze_stages(config.freeze_blocks)
+        fresh.checkpointing = config.checkpointing
         return train_end_to_end(
             dataset.tables,
             dataset.image_paths,
-            fresh.backbone,
+            fresh,
             config,
             identity,
             start=start,

@@ -8,7 +8,7 @@ from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
 from configs.errors import ConfigError
 from configs.splits import JRDB_SPLIT, SceneSplit
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "hog")
 FUSIONS = ("concat", "bilinear", "add")
 BATCHNORMS = ("frozen", "train")
 BALANCES = ("none", "loss", "sampler")
@@ -74,7 +74,12 @@ class ResNetStage2Config:
         check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
         check_classes(self.classes)
+        self._check_backbone()
         self._check_batchnorm()
+
+    def _check_backbone(self) -> None:
+        if self.backbone_name == "hog" and not self.freeze_backbone:
+            raise ConfigError("backbone_name is 'hog', which has nothing to train; give --freeze_backbone")
 
     def _check_batchnorm(self) -> None:
         """What forwards crops twice would move BatchNorm's figures twice."""

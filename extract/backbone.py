@@ -21,6 +21,8 @@ class Backbone(nn.Module):
     the crops of one batch come from few frames, so their own mean and variance are poor figures.
     """
 
+    layer = LAYER
+    normalisation = NORMALISATION
     mean: Tensor
     std: Tensor
 

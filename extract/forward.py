@@ -12,13 +12,14 @@ from torch import Tensor
 
 from configs.errors import DeviceError
 from extract.backbone import Backbone
+from extract.hog import Hog
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def frozen_forward(backbone: Backbone, crop_size: int, device: torch.device, precision: str) -> Forward:
+def frozen_forward(backbone: Backbone | Hog, crop_size: int, device: torch.device, precision: str) -> Forward:
     """A function of uint8 crops (B, 3, S, S), channels last -> float32 features (B, D) on the CPU.
 
     On CPU a crop's features have the same bits whatever else is in its batch, and however large the batch is.
@@ -33,7 +34,7 @@ def frozen_forward(backbone: Backbone, crop_size: int, device: torch.device, pre
     return _on_cpu(model, crop_size) if device.type == "cpu" else _on_gpu(model, device, PRECISIONS[precision])
 
 
-def _on_cpu(model: Backbone, crop_size: int) -> Forward:
+def _on_cpu(model: Backbone | Hog, crop_size: int) -> Forward:
     # one crop suffices to trace: the graph takes any batch, and checking the trace again would cost seconds
     example = torch.zeros((1, 3, crop_size, crop_size), dtype=torch.uint8)
     example = example.contiguous(memory_format=torch.channels_last)
@@ -52,7 +53,7 @@ def _on_cpu(model: Backbone, crop_size: int) -> Forward:
     return run
 
 
-def _on_gpu(model: Backbone, device: torch.device, dtype: torch.dtype) -> Forward:
+def _on_gpu(model: Backbone | Hog, device: torch.device, dtype: torch.dtype) -> Forward:
     @torch.inference_mode()
     def run(crops: Tensor) -> Tensor:
         crops = crops.to(device, non_blocking=True)

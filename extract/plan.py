@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.backbone import LAYER, NORMALISATION
 from extract.crops import BOX_RULE, INTERPOLATION, PADDING
 from extract.jrdb import Scene, read_scenes
 from extract.weights import LoadedBackbone
@@ -54,14 +53,14 @@ def make_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, 
     """The recipe of features by this backbone with this project's crops."""
     return Recipe(
         backbone=loaded.backbone.name,
-        layer=LAYER,
+        layer=loaded.backbone.layer,
         weights_sha256=loaded.sha256,
         visual_dim=loaded.backbone.out_dim,
         crop_size=crop_size,
         padding=PADDING,
         box_rule=BOX_RULE,
         interpolation=INTERPOLATION,
-        normalisation=NORMALISATION,
+        normalisation=loaded.backbone.normalisation,
         precision=precision,
         dtype=dtype,
         views=views,

@@ -9,7 +9,7 @@ from configs.errors import MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
 from extract.job import planned_store, wanted_store
 from extract.stream import Tally, stream_shards
-from extract.weights import IMAGENET, RANDOM, load_backbone
+from extract.weights import WITHOUT_FILE, load_backbone
 from store.manifest import Manifest, Unit, read_complete_manifest
 from store.shard import Shard
 from store.unit_check import committed
@@ -112,7 +112,7 @@ def _refuse_other_rows(unit: Unit, shard: Shard) -> None:
 def _config(manifest: Manifest, store: Path, data_path: Path, weights: str, machine: Machine) -> ExtractionConfig:
     """The extraction that made the store."""
     recipe, selection = manifest.recipe, manifest.selection
-    if not weights and manifest.weights not in (IMAGENET, RANDOM):
+    if not weights and manifest.weights not in WITHOUT_FILE:
         raise WeightsError(f"{store} was made with weights from {manifest.weights}; give that file with --weights")
     return ExtractionConfig(
         data_path=str(data_path),

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from configs.errors import WeightsError
 from extract.backbone import Backbone
+from extract.hog import HOG, Hog
 from extract.tensor_file import read_tensor_file
 
 IMAGENET, RANDOM = "imagenet", "random"
+NONE = "none"  # of a backbone that has no weights
+WITHOUT_FILE = (IMAGENET, RANDOM, NONE)
 _UNUSED = ("fc.",)  # the classifier above the pooled layer
 _PREFIXES = ("backbone.resnet.", "resnet.", "module.", "backbone.")
 _ENUM = {"resnet18": "ResNet18_Weights", "resnet34": "ResNet34_Weights", "resnet50": "ResNet50_Weights"}
@@ -27,13 +30,28 @@ State = dict[str, Tensor]
 class LoadedBackbone:
     """A backbone in eval mode with the identity of its weights."""
 
-    backbone: Backbone
+    backbone: Backbone | Hog
     sha256: str  # of the tensors
-    source: str  # for people: "imagenet", "random", or a file's name
+    source: str  # for people: "imagenet", "random", "none", or a file's name
 
 
-def load_backbone(name: str, weights: str, freeze: bool = True, moving_norm: bool = False) -> LoadedBackbone:
-    """The backbone `name` with weights "imagenet" (torchvision's IMAGENET1K_V1), "random" or those of a file.
+def load_backbone(name: str, weights: str) -> LoadedBackbone:
+    """The frozen backbone `name` with weights "imagenet", "random" or those of a file; "hog" has none.
+
+    Raises:
+        WeightsError: the weights cannot be had, or do not fit; what is wrong is named.
+    """
+    if name == HOG:
+        if weights not in WITHOUT_FILE:
+            raise WeightsError(f"{HOG} has no weights that {weights} could hold; leave out --weights")
+        return LoadedBackbone(Hog(), state_sha256({}), NONE)
+    resnet = load_resnet(name, weights, freeze=True)
+    source = weights if weights in (IMAGENET, RANDOM) else Path(weights).name
+    return LoadedBackbone(resnet, state_sha256(resnet.resnet.state_dict()), source)
+
+
+def load_resnet(name: str, weights: str, freeze: bool, moving_norm: bool = False) -> Backbone:
+    """The ResNet `name` with weights "imagenet" (torchvision's IMAGENET1K_V1), "random" or those of a file.
 
     IMAGENET1K_V1 and not V2: V2's training recipe buys ImageNet accuracy at the price of frozen features.
     Random weights are drawn with one fixed seed, so that a store of them serves every run.
@@ -48,8 +66,7 @@ def load_backbone(name: str, weights: str, freeze: bool = True, moving_norm: boo
         _fit(backbone, _imagenet(name), "torchvision's ImageNet weights")
     elif weights != RANDOM:
         _fit(backbone, backbone_state(Path(weights)), weights)
-    source = weights if weights in (IMAGENET, RANDOM) else Path(weights).name
-    return LoadedBackbone(backbone, state_sha256(backbone.resnet.state_dict()), source)
+    return backbone
 
 
 def state_sha256(state: State) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from extract.backbone import Backbone
 from extract.forward import frozen_forward
-from extract.weights import load_backbone
+from extract.weights import load_backbone, load_resnet
 
 NAMES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def test_a_frozen_backbone_cannot_move() -> None:
 
 @pytest.mark.parametrize("moving", [False, True])
 def test_an_unfrozen_backbone_learns_everywhere(moving: bool) -> None:
-    backbone = load_backbone("resnet18", "random", False, moving).backbone
+    backbone = load_resnet("resnet18", "random", False, moving)
     before = state(backbone)
     backbone.train()
     backbone(crops(4)).square().sum().backward()
