@@ -8,7 +8,6 @@ orientations and cells, overlapping blocks of 2 x 2 cells, L2-Hys. Left out: gam
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 HOG = "hog"
@@ -50,11 +49,10 @@ class Hog(nn.Module):
 def _gradients(crops: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3, S, S) -> strength (P, S, S), of a pixel range of [0, 1], and direction in [0, pi] at each pixel.
 
-    Of the channels the strongest counts, of several the first; on whole numbers, so that rounding decides nothing.
+    Beyond the border the border goes on. Of the channels the strongest counts, of several the first; on whole numbers, so that rounding decides nothing.
     """
-    framed = F.pad(crops, (1, 1, 1, 1), mode="replicate")
-    dx = framed[:, :, 1:-1, 2:] - framed[:, :, 1:-1, :-2]
-    dy = framed[:, :, 2:, 1:-1] - framed[:, :, :-2, 1:-1]
+    dx = torch.cat((crops[..., 1:], crops[..., -1:]), 3) - torch.cat((crops[..., :1], crops[..., :-1]), 3)
+    dy = torch.cat((crops[..., 1:, :], crops[..., -1:, :]), 2) - torch.cat((crops[..., :1, :], crops[..., :-1, :]), 2)
     strength = dx.square() + dy.square()
     best_dx, best_dy, best = dx[:, 0], dy[:, 0], strength[:, 0]
     for channel in range(1, crops.shape[1]):  # comparisons, where argmax would leave ties to the device
