@@ -80,7 +80,7 @@ def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **e
         "backbone": about.backbone,
         "store_fingerprint": about.store_fingerprint,
         "class_weight": list(about.class_weight),
-        "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
+        "model": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
         "epoch": record["epoch"],
         "metrics": record,
     }

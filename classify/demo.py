@@ -7,7 +7,7 @@ from pathlib import Path
 from classify.pipeline import TrainOptions, train
 from classify.predict import PredictOptions, predict
 from classify.report import write_report
-from classify.run import Run
+from classify.run_parts import Run
 from configs.errors import DataError
 from configs.presets import preset
 from configs.splits import JRDB_SPLIT

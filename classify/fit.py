@@ -1,6 +1,7 @@
 """One fit for both modes: cached features and crops, head alone and end to end."""
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classify.batches import Source
+from classify.batches import PairBatch, Source
 from classify.checkpoint import BEST, LAST, About, Checkpoint, restore, save
 from classify.evaluate import evaluate
 from classify.history import Record, best_of, epochs_without_gain, write_history
@@ -16,80 +17,76 @@ from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.progress import log_train, log_validation
 from classify.schedule import learning_rate
-from classify.step import AutogradStep, Step
+from classify.step import Moving
 from configs.errors import CheckpointError, Stage2Error
 from configs.resnet_stage2_config import ResNetStage2Config
 
+Fit = Generator[tuple[PairBatch, float], Tensor, list[Record]]
 METRICS = "metrics.jsonl"
 # what may differ on resuming
 _FREE = {"checkpoint_dir", "crop_cache", "data_path", "device", "log_interval", "num_workers", "weights"}
 
 
 @dataclass(frozen=True)
-class _Moving:
-    """What training moves, and resuming brings back."""
+class Fitted:
+    """What a fit works on, and where it leaves what it finds."""
 
     model: Stage2Model
-    step: Step
-    generator: torch.Generator  # orders the samples; on the CPU
+    moving: Moving  # what its steps move beside the parameters, and resuming brings back
+    about: About
+    folder: Path
+    title: str = ""  # before its log lines; one of several fits at once logs no single batches
 
 
 def fit(
-    model: Stage2Model,
-    train: Source,
-    val: Source,
-    objective: Objective,
-    about: About,
-    *,
-    folder: Path,
-    warm: bool = False,
-    resume: Checkpoint | None = None,
-) -> list[Record]:
+    fitted: Fitted, train: Source, val: Source, objective: Objective, *, warm: bool, resume: Checkpoint | None
+) -> Fit:
     """Trains until the last epoch, or until the validation MPCA has not risen for `patience` epochs.
 
-    Each epoch leaves last.pth and metrics.jsonl in `folder`, each new best one best_model.pth. A `warm` model is
+    A generator, so that several fits may take their steps together: it yields each batch with the learning rate of
+    its step, is sent the loss of that step, a scalar on the device, and returns the history, one record an epoch.
+
+    Each epoch leaves last.pth and metrics.jsonl in the folder, each new best one best_model.pth. A `warm` model is
     evaluated before its first step, as epoch 0, and kept where training never beats it. With `resume`, goes on after
     that checkpoint's epoch, to the same numbers as without the interruption. Random numbers come from PyTorch's
     global generator, which the caller seeds, and from one seeded with the configuration's seed.
-
-    Returns:
-        the history: one record an epoch.
 
     Raises:
         Stage2Error: the loss is no longer finite.
         CheckpointError: `resume` is of another run.
     """
-    config = about.config
-    moving = _Moving(model, AutogradStep(model, objective, config), torch.Generator().manual_seed(config.seed))
+    config = fitted.about.config
+    order = torch.Generator().manual_seed(config.seed)
     history: list[Record] = []
     if resume is not None:
-        history = _resume(resume, about, moving)
+        history = _resume(resume, fitted, order)
     elif warm:
-        history = [{"epoch": 0, "learning_rate": 0.0, "train_loss": None} | _validate(model, val, objective)]
-        _keep(moving, history, about, folder)
+        history = [{"epoch": 0, "learning_rate": 0.0, "train_loss": None} | _validate(fitted.model, val, objective)]
+        _keep(fitted, history, order)
     while not _finished(history, config):
         epoch = history[-1]["epoch"] + 1 if history else 1
-        loss = _train_epoch(moving, train, config, epoch)
+        loss = yield from _train_epoch(fitted, train, order, epoch)
         rate = _rate(config, epoch * train.batches - 1, train.batches)
         record = {"epoch": epoch, "learning_rate": rate, "train_loss": loss}
-        history.append(record | _validate(model, val, objective))
-        _keep(moving, history, about, folder)
+        history.append(record | _validate(fitted.model, val, objective))
+        _keep(fitted, history, order)
     return history
 
 
-def _train_epoch(moving: _Moving, source: Source, config: ResNetStage2Config, epoch: int) -> float:
+def _train_epoch(
+    fitted: Fitted, source: Source, order: torch.Generator, epoch: int
+) -> Generator[tuple[PairBatch, float], Tensor, float]:
     """The mean loss of an epoch. The device is waited for only where a line is logged, and at the end."""
-    moving.model.train()
-    torch.set_flush_denormal(True)  # dead units would otherwise leave denormals, which slow a CPU down 3 times
-    total = torch.zeros((), device=moving.model.trainable()[0].device)
+    config = fitted.about.config
+    fitted.model.train()
+    total = torch.zeros((), device=fitted.model.trainable()[0].device)
     done = 0
-    for index, batch in enumerate(source.epoch(moving.generator)):
-        loss = moving.step(batch, _rate(config, (epoch - 1) * source.batches + index, source.batches))
-        if index % config.log_interval == 0:
+    for index, batch in enumerate(source.epoch(order)):
+        loss = yield batch, _rate(config, (epoch - 1) * source.batches + index, source.batches)
+        if index % config.log_interval == 0 and not fitted.title:
             log_train(epoch, done, source.samples, loss.item())
         total += loss * len(batch.label)
         done += len(batch.label)
-    torch.set_flush_denormal(False)  # the caller's arithmetic is none of ours
     mean = total.item() / done
     if not math.isfinite(mean):
         raise Stage2Error(f"the loss is {mean} in epoch {epoch}; try a smaller --lr, or check the features")
@@ -103,15 +100,20 @@ def _validate(model: Stage2Model, source: Source, objective: Objective) -> Recor
     return {f"val_{name}": figures[name] for name in names}
 
 
-def _keep(moving: _Moving, history: list[Record], about: About, folder: Path) -> None:
+def _keep(fitted: Fitted, history: list[Record], order: torch.Generator) -> None:
     """Saves what the epoch brought: the best model first, so that no record speaks of a model that is not there."""
     record = history[-1]
+    about, folder = fitted.about, fitted.folder
     best = best_of(history) is record
     if best:
-        save(folder / BEST, about, moving.model, record)
-    log_validation(record, best)
-    extra = {"optimizer": moving.step.state_dict(), "history": history, "random": _random_state(moving)}
-    save(folder / LAST, about, moving.model, record, **extra)
+        save(folder / BEST, about, fitted.model, record)
+    log_validation(record, best, fitted.title)
+    extra = {
+        "optimizer": fitted.moving.state_dict(),
+        "history": history,
+        "random": _random_state(fitted.model, order),
+    }
+    save(folder / LAST, about, fitted.model, record, **extra)
     write_history(folder / METRICS, history)
 
 
@@ -127,19 +129,19 @@ def _rate(config: ResNetStage2Config, step: int, batches: int) -> float:
     return learning_rate(step, config.learning_rate, warmup, total)
 
 
-def _random_state(moving: _Moving) -> dict[str, Tensor]:
-    device = moving.model.trainable()[0].device
-    state = {"order": moving.generator.get_state(), "cpu": torch.get_rng_state()}
+def _random_state(model: Stage2Model, order: torch.Generator) -> dict[str, Tensor]:
+    device = model.trainable()[0].device
+    state = {"order": order.get_state(), "cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def _resume(resume: Checkpoint, about: About, moving: _Moving) -> list[Record]:
-    _check_same_run(resume.about, about)
-    restore(moving.model, resume.model, LAST)
+def _resume(resume: Checkpoint, fitted: Fitted, order: torch.Generator) -> list[Record]:
+    _check_same_run(resume.about, fitted.about)
+    restore(fitted.model, resume.model, LAST)
     random: dict[str, Any] = resume.extra["random"]
     try:
-        moving.step.load_state_dict(resume.extra["optimizer"])
-        moving.generator.set_state(random["order"])
+        fitted.moving.load_state_dict(resume.extra["optimizer"])
+        order.set_state(random["order"])
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["cuda"])

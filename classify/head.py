@@ -94,6 +94,12 @@ class FusionHead(nn.Module):
         self.spatial_scale.copy_(self.spatial_used / std)
         self.spatial_shift.copy_(-mean / std * self.spatial_used)
 
+    @torch.no_grad()
+    def copy_scale(self, other: "FusionHead") -> None:
+        """Takes over what `fit_scale` found for another head."""
+        for name, buffer in other.named_buffers():
+            getattr(self, name).copy_(buffer)
+
 
 def build_head(config: ResNetStage2Config, feature_dim: int) -> FusionHead:
     """The head that `config` describes, on features of `feature_dim` dimensions."""

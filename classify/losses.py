@@ -28,6 +28,30 @@ class Objective:
         """The scalar loss of logits (B, C) and labels (B,) int64; see `stage2_loss`."""
         return stage2_loss(logits, label, self.class_weight, self.mpca_weight, self.acc_weight)
 
+    def loss_and_gradient(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (S,) of S batches of logits (S, B, C) and labels (S, B), and their gradients (S, B, C).
+
+        With s the probability of a sample's true class, y its one-hot row and p its probabilities, CE has the
+        gradient w / sum(w) (p - y), and whatever depends on s alone ds * s (y - p).
+        """
+        one_hot = (label.unsqueeze(2) == torch.arange(logits.shape[2], device=label.device)).to(logits.dtype)
+        weight = one_hot @ self.class_weight.to(logits.dtype)  # (S, B)
+        weight = weight / weight.sum(1, keepdim=True)
+        log_probability = torch.log_softmax(logits, dim=2)  # (S, B, C)
+        log_true = (log_probability * one_hot).sum(2)  # (S, B)
+        true = log_true.exp()
+        counts = one_hot.sum(1)  # (S, C)
+        present = (counts > 0).to(logits.dtype)
+        share = present / present.sum(1, keepdim=True)  # (S, C)
+        soft = torch.einsum("sb,sbc->sc", true, one_hot) / counts.clamp_min(1)
+        apart = soft - (soft * share).sum(1, keepdim=True)  # (S, C)
+        variance = (apart.square() * share).sum(1)
+        loss = self.mpca_weight * variance - (weight * log_true).sum(1) - self.acc_weight * true.mean(1)
+        slope = 2 * self.mpca_weight * apart * share / counts.clamp_min(1)  # (S, C), of a sample of the class
+        d_true = (one_hot @ slope.unsqueeze(2)).squeeze(2) - self.acc_weight / label.shape[1]  # (S, B)
+        pull = weight - d_true * true
+        return loss, pull.unsqueeze(2) * (log_probability.exp() - one_hot)
+
 
 def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight: float, acc_weight: float) -> Tensor:
     """CE_w + mpca_weight * Var_c(s_c) - acc_weight * s, of logits (B, C) and labels (B,) int64; a scalar.

@@ -8,8 +8,9 @@ from typing import Any
 
 from classify.checkpoint import BEST, END_TO_END, load
 from classify.evaluate_run import check_backbone
-from classify.run import Run, train_cached, train_end_to_end
+from classify.run import train_end_to_end, train_heads
 from classify.run_folder import check_run_folder
+from classify.run_parts import Run
 from classify.seeds import train_seeds
 from configs.errors import MismatchError
 from configs.extraction_config import ExtractionConfig
@@ -76,17 +77,17 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
     for reason, count in skipped_counts(manifest.units).items():
         _log.info("Skipped when the features were extracted: %s %s", f"{count:,}", reason)
 
-    def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
-        return train_cached(
+    def all_of(configs: list[ResNetStage2Config]) -> list[Run]:
+        return train_heads(
             features,
-            config,
+            configs,
             manifest.recipe.identity(),
             seconds_extract=seconds,
-            overwrite=overwrite,
+            overwrite=options.overwrite,
             resume=options.resume,
         )
 
-    return _with_seeds(config, options, one)
+    return _with_seeds(config, options, all_of)
 
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
@@ -97,7 +98,7 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
     if start is not None:
         check_backbone(start, identity)
 
-    def one(config: ResNetStage2Config, overwrite: bool = False) -> Run:
+    def one(config: ResNetStage2Config) -> Run:
         fresh = load_resnet(config.backbone_name, config.weights, False, config.batchnorm == "train")
         fresh.freeze_stages(config.freeze_blocks)
         fresh.checkpointing = config.checkpointing
@@ -108,18 +109,20 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
             config,
             identity,
             start=start,
-            overwrite=overwrite,
+            overwrite=options.overwrite,
             resume=options.resume,
         )
 
-    return _with_seeds(config, options, one)
+    return _with_seeds(config, options, lambda configs: [one(config) for config in configs])
 
 
-def _with_seeds(config: ResNetStage2Config, options: TrainOptions, one: Callable[..., Run]) -> Run:
+def _with_seeds(
+    config: ResNetStage2Config, options: TrainOptions, train: Callable[[list[ResNetStage2Config]], list[Run]]
+) -> Run:
     """One run, or one for each seed."""
     if options.seeds == 1:
-        return one(config, options.overwrite)
-    return train_seeds(config, options.seeds, one, overwrite=options.overwrite)
+        return train([config])[0]
+    return train_seeds(config, options.seeds, train, overwrite=options.overwrite, resume=options.resume)
 
 
 def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> tuple[Path, float]:

@@ -52,18 +52,19 @@ def log_train(epoch: int, done: int, samples: int, loss: float) -> None:
     log.info("Train Epoch: %d [%5d/%d (%3.0f%%)] Loss: %.6f", epoch, done, samples, 100 * done / samples, loss)
 
 
-def log_validation(record: dict[str, Any], best: bool) -> None:
-    """The epoch's figures on the validation split, and whether they are the best so far."""
+def log_validation(record: dict[str, Any], best: bool, title: str = "") -> None:
+    """The epoch's figures on the validation split, and whether they are the best so far; one of several is titled."""
     figures = (record["epoch"], record["val_loss"], record["val_accuracy"], record["val_mpca"])
-    log.info("Val Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", *figures)
-    if best:
+    log.info("%sVal Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", title, *figures)
+    if best and not title:
         log.info("New best model saved! mpca: %.4f", record["val_mpca"])
 
 
-def log_test(test: dict[str, Any], baselines: dict[str, Any]) -> None:
-    """The best model's figures on the test split, and those of the baselines."""
+def log_test(test: dict[str, Any], baselines: dict[str, Any], title: str = "") -> None:
+    """The best model's figures on the test split, and those of the baselines; one of several is titled."""
     over = f"over {test['classes_present']} of {test['classes']} classes"
-    log.info("")
-    log.info("Test, best model: Acc: %.4f, MPCA: %.4f (%s)", test["accuracy"], test["mpca"], over)
-    for name, figures in baselines.items():
+    if not title:
+        log.info("")
+    log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, test["accuracy"], test["mpca"], over)
+    for name, figures in baselines.items() if not title else ():
         log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", figures["accuracy"], figures["mpca"])

@@ -2,31 +2,29 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.baselines import knn, majority, pair_features
 from classify.batches import CachedSource, Source, Visual, training_persons
-from classify.checkpoint import BEST, CACHED, END_TO_END, LAST, About, Checkpoint, load, part, restore
+from classify.checkpoint import CACHED, END_TO_END, About, Checkpoint, part, restore
 from classify.crop_batches import CropSource
-from classify.evaluate import evaluate
-from classify.fit import fit
+from classify.drive import drive, drive_together
+from classify.fit import Fitted
 from classify.head import build_head
+from classify.head_step import MovingHead
 from classify.logs import run_log
-from classify.losses import Objective, class_weights
+from classify.losses import class_weights
 from classify.model import Stage2Model
-from classify.plots import plot_run
-from classify.progress import log_configuration, log_data, log_test
-from classify.results import CONFIG, RESULTS, results_of, write_json
+from classify.progress import log_configuration
 from classify.run_folder import open_run_folder
+from classify.run_parts import Run, begin, finish, prepare
 from classify.selection import Split, log_selection, select
-from classify.spatial_baseline import spatial_only
+from classify.step import AutogradStep
 from configs.errors import CheckpointError, DataError, DeviceError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbone import Backbone
@@ -48,32 +46,6 @@ _SAME_HEAD = (
     "classes",
     "split",
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its folder, and the content of its final_results.json."""
-
-    folder: Path
-    results: dict[str, Any]
-
-
-class MakeSource(Protocol):
-    """Makes the source of a split's samples; in it lies all that differs between the modes."""
-
-    def __call__(self, split: Split, balanced: bool = False) -> Source: ...
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What both modes hand to the part that they share."""
-
-    about: About
-    folder: Path
-    tables: Tables
-    splits: dict[str, Split]
-    source: MakeSource
-    knn_pairs: dict[str, int]
 
 
 def train_cached(
@@ -100,24 +72,78 @@ def train_cached(
         ConfigError: `checkpoint_dir` already holds a run.
         DeviceError, StorageError, CheckpointError, Stage2Error: see `fit`.
     """
+    return train_heads(
+        features, [config], backbone, seconds_extract=seconds_extract, overwrite=overwrite, resume=resume
+    )[0]
+
+
+def train_heads(
+    features: Features,
+    configs: Sequence[ResNetStage2Config],
+    backbone: dict[str, Any],
+    *,
+    seconds_extract: float = 0.0,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[Run]:
+    """Trains several heads on a store's features, a step of all at a time, and leaves a run folder of each.
+
+    Each sees its own samples and random numbers, as if it were trained alone; the baselines are computed once, with
+    the first one's seed.
+
+    Args:
+        configs: of the runs; they differ in seed and checkpoint_dir alone.
+
+    Other arguments, and errors raised, as in `train_cached`.
+    """
+    config = configs[0]
     tables, device = features.tables, pick_device(config.device)
     splits = select(tables, config)
-    folder = open_run_folder(config, overwrite, resume)
-    with run_log(folder), _memory_checked():
+    folders = [open_run_folder(one, overwrite, resume) for one in configs]
+    with ExitStack() as logs, _memory_checked():
+        for folder in folders:
+            logs.enter_context(run_log(folder))
         _announce(tables, splits, config)
         visual = Visual.load(features, device)
-        dim = visual.upright.shape[1]
-        torch.manual_seed(config.seed)
-        head = build_head(config, dim).to(device)
-        persons = torch.from_numpy(training_persons(tables, splits["train"])).to(device)
-        head.fit_scale(visual.upright[persons], _spatial(tables, splits["train"], device))
+        models = _head_models(configs, visual, tables, splits)
 
         def source(split: Split, balanced: bool = False) -> Source:
             return CachedSource(tables, visual, split, config.batch_size, balanced)
 
-        about = About(CACHED, config, dim, backbone, features.fingerprint, _weights(splits, config))
-        job = _Job(about, folder, tables, splits, source, CACHED_KNN)
-        return _run(job, Stage2Model(nn.Identity(), head), seconds_extract, resume=resume)
+        weights = _weights(splits, config)
+        data = prepare(config, weights, tables, splits, source, models[0], CACHED_KNN)
+        fitted = []
+        for one, folder, model in zip(configs, folders, models, strict=True):
+            about = About(CACHED, one, visual.upright.shape[1], backbone, features.fingerprint, weights)
+            title = f"[seed {one.seed}] " if len(configs) > 1 else ""
+            fitted.append(Fitted(model, MovingHead(model.head, one), about, folder, title))
+        clock = time.monotonic()
+        with _threads(len(configs) * config.batch_size):
+            histories = drive_together(
+                [begin(one, data, warm=False, resume=resume) for one in fitted],
+                [one.moving for one in fitted if isinstance(one.moving, MovingHead)],
+                data.objective,
+            )
+        seconds = {"extract": seconds_extract, **data.seconds, "train": time.monotonic() - clock}
+        return [finish(one, data, history, seconds) for one, history in zip(fitted, histories, strict=True)]
+
+
+def _head_models(
+    configs: Sequence[ResNetStage2Config], visual: Visual, tables: Tables, splits: dict[str, Split]
+) -> list[Stage2Model]:
+    """A model for each configuration's seed, all of the scale of the training persons."""
+    device = visual.upright.device
+    persons = visual.upright[torch.from_numpy(training_persons(tables, splits["train"])).to(device)]
+    models: list[Stage2Model] = []
+    for config in configs:
+        torch.manual_seed(config.seed)
+        head = build_head(config, visual.upright.shape[1]).to(device)
+        if models:
+            head.copy_scale(models[0].head)
+        else:
+            head.fit_scale(persons, _spatial(tables, splits["train"], device))
+        models.append(Stage2Model(nn.Identity(), head))
+    return models
 
 
 def train_end_to_end(
@@ -166,60 +192,15 @@ def train_end_to_end(
         if start is None:
             sample = splits["train"].sample(SCALE_PAIRS, config.seed)
             model.head.fit_scale(_person_features(model, source(sample)), _spatial(tables, splits["train"], device))
-        about = About(END_TO_END, config, backbone.out_dim, identity, "", _weights(splits, config))
-        job = _Job(about, folder, tables, splits, source, CROPS_KNN)
-        return _run(job, model, 0.0, warm=start is not None, resume=resume)
-
-
-def _run(job: _Job, model: Stage2Model, seconds_extract: float, *, warm: bool = False, resume: bool = False) -> Run:
-    """Sources -> baselines -> fit -> test of the best model -> results -> plots."""
-    config, splits = job.about.config, job.splits
-    objective = Objective.of(config, job.about.class_weight, model.trainable()[0].device)
-    sources = {name: job.source(split, _balanced(name, config)) for name, split in splits.items()}
-    log_data(splits, sources, config)
-    write_json(job.folder / CONFIG, config.to_dict())
-    clock = time.monotonic()
-    baselines = _baselines(job, model, objective)
-    seconds = {"extract": seconds_extract, "baselines": time.monotonic() - clock}
-
-    clock = time.monotonic()
-    last = load(job.folder / LAST, resume=True) if resume and (job.folder / LAST).exists() else None
-    with _threads(job.about):
-        history = fit(
-            model,
-            sources["train"],
-            sources["val"],
-            objective,
-            job.about,
-            folder=job.folder,
-            warm=warm,
-            resume=last,
-        )
-    seconds["train"] = time.monotonic() - clock
-
-    clock = time.monotonic()
-    restore(model, load(job.folder / BEST).model, BEST)  # what is reported is what is on the disk
-    test = evaluate(model, sources["test"], objective, "test")
-    seconds["evaluate"] = time.monotonic() - clock
-    log_test(test, baselines)
-    results = results_of(job.about, history, test, baselines, seconds)
-    write_json(job.folder / RESULTS, results)
-    plot_run(job.folder, results, history)
-    return Run(job.folder, results)
-
-
-def _baselines(job: _Job, model: Stage2Model, objective: Objective) -> dict[str, Any]:
-    """The three baselines on the test split, the neighbours on the features that the backbone starts with."""
-    config, total = job.about.config, len(job.about.config.classes)
-    pairs = {}
-    for name, split in job.splits.items():
-        sample = split.sample(job.knn_pairs.get(name, len(split.pairs)), config.seed)
-        pairs[name] = pair_features(model.backbone, job.source(sample))
-    return {
-        "majority": majority(job.splits, total),
-        "spatial_only": spatial_only(job.tables, job.splits, objective, config.balance == "sampler", config.seed),
-        "knn": knn(pairs, total),
-    }
+        weights = _weights(splits, config)
+        data = prepare(config, weights, tables, splits, source, model, CROPS_KNN)
+        step = AutogradStep(model, data.objective, config)
+        about = About(END_TO_END, config, backbone.out_dim, identity, "", weights)
+        fitted = Fitted(model, step, about, folder)
+        clock = time.monotonic()
+        history = drive(begin(fitted, data, warm=start is not None, resume=resume), step)
+        seconds = {"extract": 0.0, **data.seconds, "train": time.monotonic() - clock}
+        return finish(fitted, data, history, seconds)
 
 
 def _announce(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
@@ -229,10 +210,6 @@ def _announce(tables: Tables, splits: dict[str, Split], config: ResNetStage2Conf
 
 def _weights(splits: dict[str, Split], config: ResNetStage2Config) -> tuple[float, ...]:
     return class_weights(splits["train"].counts(len(config.classes)), config.balance)
-
-
-def _balanced(name: str, config: ResNetStage2Config) -> bool:
-    return name == "train" and config.balance == "sampler"
 
 
 def _spatial(tables: Tables, split: Split, device: torch.device) -> Tensor:
@@ -271,11 +248,11 @@ def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:
 
 
 @contextmanager
-def _threads(about: About) -> Iterator[None]:
-    """One thread for a head on small batches: its operators are too short to share, and waiting for a busy core
+def _threads(pairs: int) -> Iterator[None]:
+    """One thread for heads on few pairs a step: their operators are too short to share, and waiting for a busy core
     costs more than the other one brings."""
     threads = torch.get_num_threads()
-    if about.kind == CACHED and about.config.batch_size <= SMALL_BATCH:
+    if pairs <= SMALL_BATCH:
         torch.set_num_threads(1)
     try:
         yield

@@ -8,8 +8,8 @@ from typing import Any
 
 from classify.checkpoint import BEST
 from classify.results import CONFIG, RESULTS, write_json
-from classify.run import Run
 from classify.run_folder import open_run_folder
+from classify.run_parts import Run
 from configs.errors import ConfigError
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.commit import publish
@@ -18,9 +18,14 @@ FIGURES = ("test_accuracy", "test_mpca", "best_val_accuracy", "best_val_mpca")
 
 
 def train_seeds(
-    config: ResNetStage2Config, seeds: int, train: Callable[[ResNetStage2Config], Run], *, overwrite: bool = False
+    config: ResNetStage2Config,
+    seeds: int,
+    train: Callable[[list[ResNetStage2Config]], list[Run]],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Run:
-    """Runs `train` with the configuration's seed and the `seeds` - 1 after it, each in a folder of its own.
+    """Has `train` run the configuration with its seed and the `seeds` - 1 after it, each in a folder of its own.
 
     The folder above them gets the model and results of the run with the best validation MPCA; its final_results.json
     holds beside them `seeds`: the mean, standard deviation (n - 1) and values of each figure.
@@ -30,10 +35,9 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1")
-    folder = open_run_folder(config, overwrite)
-    runs = []
-    for seed in range(config.seed, config.seed + seeds):
-        runs.append(train(replace(config, seed=seed, checkpoint_dir=str(folder / f"seed-{seed}"))))
+    folder = open_run_folder(config, overwrite, resume)
+    numbers = range(config.seed, config.seed + seeds)
+    runs = train([replace(config, seed=seed, checkpoint_dir=str(folder / f"seed-{seed}")) for seed in numbers])
     best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
     results = best.results | {"seeds": _spread(runs, best)}
     for name in (BEST, CONFIG, "metrics.jsonl", "confusion_matrix.png", "curves.png"):

@@ -13,21 +13,18 @@ from classify.rates import rate_groups
 from configs.resnet_stage2_config import ResNetStage2Config
 
 
-class Step(Protocol):
-    """What moves a model's parameters, and the state that it needs to go on."""
-
-    def __call__(self, batch: PairBatch, rate: float) -> Tensor:
-        """Takes one step at the learning rate `rate` of the head; returns the loss before it, a detached scalar."""
+class Moving(Protocol):
+    """What training moves beside a model's parameters."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state: tensors and plain values."""
+        """Tensors and plain values, from which training goes on as if it had not stopped."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the state back. Raises KeyError, TypeError, ValueError or RuntimeError where it does not fit."""
 
 
 class AutogradStep:
-    """A step of a whole model, backbone and head; see `Step`."""
+    """Steps of a whole model, backbone and head; the optimizer's state is what is `Moving`."""
 
     def __init__(self, model: Stage2Model, objective: Objective, config: ResNetStage2Config) -> None:
         self._model = model
@@ -39,7 +36,7 @@ class AutogradStep:
         self.optimizer = Adam(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
     def __call__(self, batch: PairBatch, rate: float) -> Tensor:
-        """See `Step`."""
+        """Takes one step at the learning rate `rate` of the head; returns the loss before it, a detached scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         loss = self._objective.loss(self._model(batch), batch.label)
@@ -50,9 +47,9 @@ class AutogradStep:
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Step`."""
+        """See `Moving`."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Step`."""
+        """See `Moving`."""
         self.optimizer.load_state_dict(state)

@@ -7,6 +7,7 @@ Stage2Error                 1
 │   └── TooManySkippedError 1   more was skipped than --max_skipped allows
 ├── WeightsError            1   backbone weights cannot be had or do not fit
 ├── DeviceError             1   the device is missing or out of memory
+├── ExportError             1   an exported model does not answer as the live one does
 ├── StorageError           74   the disk is full or fails
 ├── CheckpointError         4   a checkpoint is damaged or of another kind
 └── StoreError              4   a store is damaged or not what was asked for
@@ -47,6 +48,10 @@ class WeightsError(Stage2Error):
 
 class DeviceError(Stage2Error):
     """The device that was asked for is missing or out of memory."""
+
+
+class ExportError(Stage2Error):
+    """An exported model does not answer as the live one does, or holds no model of this product."""
 
 
 class StorageError(Stage2Error):

@@ -11,7 +11,7 @@ from classify.batches import CachedSource, Source, Visual
 from classify.checkpoint import build_model, load
 from classify.crop_batches import CropSource
 from classify.pipeline import TrainOptions, train
-from classify.run import Run
+from classify.run_parts import Run
 from classify.selection import select_split
 from configs.presets import preset
 from configs.resnet_stage2_config import ResNetStage2Config

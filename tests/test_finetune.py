@@ -99,8 +99,8 @@ def test_a_killed_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     keep = fit._keep
 
-    def keep_and_die(moving: Any, records: list[Any], about: Any, folder: Path) -> None:
-        keep(moving, records, about, folder)
+    def keep_and_die(fitted: Any, records: list[Any], order: Any) -> None:
+        keep(fitted, records, order)
         if records[-1]["epoch"] == 1:
             raise KeyboardInterrupt
 

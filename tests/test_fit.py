@@ -12,8 +12,10 @@ from torch import nn
 
 from classify.batches import CachedSource, Visual, draw_order, sampling_weights
 from classify.checkpoint import CACHED, About, load
-from classify.fit import fit
+from classify.drive import drive_together
+from classify.fit import Fitted, fit
 from classify.head import build_head
+from classify.head_step import MovingHead
 from classify.history import best_of, epochs_without_gain
 from classify.losses import Objective
 from classify.model import Stage2Model
@@ -42,7 +44,9 @@ def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings
     model = Stage2Model(nn.Identity(), build_head(config, 16))
     objective = Objective.of(config, about.class_weight, torch.device("cpu"))
     last = load(folder / "last.pth", resume=True) if resume else None
-    return fit(model, *sources, objective, about, folder=folder, resume=last)
+    moving = MovingHead(model.head, config)
+    fitted = Fitted(model, moving, about, folder)
+    return drive_together([fit(fitted, *sources, objective, warm=False, resume=last)], [moving], objective)[0]
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:

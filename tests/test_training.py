@@ -14,7 +14,8 @@ from classify.batches import CachedSource, Visual
 from classify.checkpoint import build_model, load
 from classify.crop_batches import CropSource
 from classify.evaluate_run import evaluate_crops, evaluate_features
-from classify.run import Run, train_cached, train_end_to_end
+from classify.run import train_cached, train_end_to_end, train_heads
+from classify.run_parts import Run
 from classify.seeds import train_seeds
 from classify.selection import select
 from configs.errors import CheckpointError, ConfigError, MismatchError
@@ -30,7 +31,7 @@ ABOUT = {"name": "tiny", "weights_sha256": "0"}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Baselines and pictures have tests of their own."""
     monkeypatch.setattr("classify.spatial_baseline.STEPS", 100)
-    monkeypatch.setattr("classify.run.plot_run", lambda *_: None)
+    monkeypatch.setattr("classify.run_parts.plot_run", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -122,8 +123,8 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
 
     keep = fit._keep
 
-    def keep_and_die(moving: Any, records: list[Any], about: Any, folder: Path) -> None:
-        keep(moving, records, about, folder)
+    def keep_and_die(fitted: Any, records: list[Any], order: Any) -> None:
+        keep(fitted, records, order)
         if len(records) == 2:
             raise KeyboardInterrupt
 
@@ -259,15 +260,54 @@ def test_two_views_are_used_in_training_alone() -> None:
 
 def test_seeds_report_their_spread(tmp_path: Path) -> None:
     features = make_features(make_tables())
-
-    def one(config: ResNetStage2Config) -> Run:
-        return train_cached(features, config, ABOUT)
-
-    run = train_seeds(small_config(tmp_path / "r"), 3, one)
+    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_heads(features, configs, ABOUT))
     values = run.results["seeds"]["test_mpca"]["values"]
     assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
     assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
     assert run.results["best_val_mpca"] == max(run.results["seeds"]["best_val_mpca"]["values"])
+
+
+def test_heads_trained_together_are_those_trained_alone(tmp_path: Path) -> None:
+    features = make_features(make_tables(), signal=1.0)
+    settings = {"epochs": 12, "patience": 3, "balance": "sampler"}  # some stop earlier than others
+    together = train_heads(
+        features, [small_config(tmp_path / f"t{seed}", seed=seed, **settings) for seed in range(5)], ABOUT
+    )
+    for seed, run in enumerate(together):
+        alone = train_cached(features, small_config(tmp_path / f"a{seed}", seed=seed, **settings), ABOUT)
+        assert len(history(run)) == len(history(alone))
+        for one, other in zip(history(run), history(alone), strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+            assert one["val_mpca"] == pytest.approx(other["val_mpca"], abs=0.05)
+    assert len({len(history(run)) for run in together}) > 1
+
+
+def test_seeds_that_were_cut_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two seeds' epochs: each goes on from its own."""
+    from classify import fit
+
+    features = make_features(make_tables())
+
+    def start(folder: Path) -> list[Run]:
+        configs = [small_config(folder / str(seed), seed=seed, epochs=5) for seed in range(3)]
+        return train_heads(features, configs, ABOUT, resume=True)
+
+    whole = start(tmp_path / "whole")
+    keep, calls = fit._keep, 0
+
+    def keep_and_die(*arguments: Any) -> None:
+        nonlocal calls
+        keep(*arguments)
+        calls += 1
+        if calls == 8:  # the third epoch of the second seed
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "_keep", keep_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "cut")
+    for one, other in zip(start(tmp_path / "cut"), whole, strict=True):
+        losses = [[record["train_loss"] for record in history(run)] for run in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:

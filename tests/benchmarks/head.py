@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from classify.batches import CachedSource, PairBatch, Visual
 from classify.checkpoint import CACHED, About
-from classify.fit import fit
+from classify.drive import drive_together
+from classify.fit import Fitted, fit
 from classify.head import build_head
+from classify.head_step import MovingHead
 from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.selection import Split
@@ -82,7 +84,9 @@ def _product(features: Features, split: Split, config: ResNetStage2Config) -> fl
     about = About(CACHED, config, DIM, {}, "", weight)
     with tempfile.TemporaryDirectory() as folder:
         began = perf_counter()
-        fit(model, *sources, Objective.of(config, weight, CPU), about, folder=Path(folder))
+        moving, objective = MovingHead(model.head, config), Objective.of(config, weight, CPU)
+        fitted = Fitted(model, moving, about, Path(folder))
+        drive_together([fit(fitted, *sources, objective, warm=False, resume=None)], [moving], objective)
         return len(split.pairs) / (perf_counter() - began)
 
 

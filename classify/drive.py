@@ -1,0 +1,63 @@
+"""Takes the steps that fits ask for: of one whole model, or of several heads together."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from classify.batches import PairBatch
+from classify.fit import Fit
+from classify.head_step import HeadStep, MovingHead
+from classify.history import Record
+from classify.losses import Objective
+from classify.step import AutogradStep
+
+
+def drive(fit: Fit, step: AutogradStep) -> list[Record]:
+    """Runs a fit to its end and returns its history."""
+    with _flushed_denormals():
+        try:
+            wanted = next(fit)
+            while True:
+                wanted = fit.send(step(*wanted))
+        except StopIteration as end:
+            history: list[Record] = end.value
+            return history
+
+
+def drive_together(fits: Sequence[Fit], moving: Sequence[MovingHead], objective: Objective) -> list[list[Record]]:
+    """Runs the fits of several heads on the same samples to their ends, a step of all at a time.
+
+    Every fit is at the same batch of an epoch, though not always of the same epoch. One that is finished drops out.
+    """
+    histories: dict[int, list[Record]] = {}
+    wanted: dict[int, tuple[PairBatch, float]] = {}
+
+    def advance(number: int, loss: torch.Tensor | None) -> None:
+        try:
+            wanted[number] = next(fits[number]) if loss is None else fits[number].send(loss)
+        except StopIteration as end:
+            wanted.pop(number, None)
+            histories[number] = end.value
+
+    with _flushed_denormals():
+        for number in range(len(fits)):
+            advance(number, None)
+        while wanted:
+            active = list(wanted)
+            step = HeadStep([moving[number] for number in active], objective)
+            while len(wanted) == len(active):
+                batches, rates = zip(*wanted.values(), strict=True)
+                for number, loss in zip(active, step(batches, rates), strict=True):
+                    advance(number, loss)
+    return [histories[number] for number in range(len(fits))]
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Dead units would leave denormals in the parameters, which slow a CPU down 3 times."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # the caller's arithmetic is none of ours

@@ -1,0 +1,162 @@
+"""The classifier as the bytes of a file in each format, and such bytes as a classifier again."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classify.checkpoint import restore
+from classify.export_card import Card, config_of
+from classify.head import build_head
+from classify.pair_classifier import Inputs, PairClassifier
+from configs.errors import ConfigError, ExportError
+from extract.backbone import Backbone
+from extract.hog import HOG, Hog
+
+ONNX, TORCHSCRIPT, SAFETENSORS = "onnx", "torchscript", "safetensors"
+OPSET = 17
+_PACKAGES = {ONNX: ("onnx", "onnxruntime"), TORCHSCRIPT: (), SAFETENSORS: ("safetensors",)}
+_CARD = "stage2.json"  # in a TorchScript archive
+_PAIRS = ("size", "people", "a", "b")  # inputs with a row for each pair; the others have one for each person
+
+Answer = Callable[[Inputs], Tensor]  # -> probabilities (B, C)
+
+
+def check_packages(kind: str) -> None:
+    """Raises ConfigError, the remedy named, where a package that the format needs is not installed."""
+    for package in _PACKAGES[kind]:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"--format {kind} needs {package}, which is not installed; pip install 'stage2[{kind}]'"
+            ) from error
+
+
+def to_bytes(kind: str, model: PairClassifier, example: Inputs, card: Card) -> bytes:
+    """The file's content. `example` has at least two people and two pairs, and the crop size that is fixed in it.
+
+    Raises:
+        ExportError: this version of torch cannot write the format.
+    """
+    if kind == SAFETENSORS:
+        return _to_safetensors(model, card)
+    try:
+        return _to_onnx(model, example, card) if kind == ONNX else _to_torchscript(model, example, card)
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ExportError(
+            f"torch {torch.__version__} cannot write {kind} ({reason}); try another --format or version"
+        ) from error
+
+
+def read_back(kind: str, data: bytes, model: PairClassifier) -> Answer:
+    """What answers out of the file's content alone, on the CPU.
+
+    Raises:
+        ExportError: a tensor of a safetensors file is not, bit for bit, that of `model`.
+    """
+    if kind == ONNX:
+        return _onnx_session(data)
+    if kind == TORCHSCRIPT:
+        with _known_deprecations():
+            script = torch.jit.load(io.BytesIO(data), map_location="cpu")  # what this process made, not a file
+        return lambda inputs: script(*inputs)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        path.write_bytes(data)
+        again = read_safetensors(path)
+    _check_same_tensors(again, model)
+    return lambda inputs: again(*inputs)
+
+
+def read_safetensors(path: Path) -> PairClassifier:
+    """The classifier of an exported safetensors file, from nothing but the file.
+
+    Raises:
+        CheckpointError: the tensors do not fit. ConfigError: the settings in it are not usable.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        config = config_of(file.metadata())
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    backbone = Hog() if config.backbone_name == HOG else Backbone(config.backbone_name, freeze=True)
+    model = PairClassifier(backbone, build_head(config, backbone.out_dim))
+    restore(model, state, str(path))
+    return model
+
+
+def _to_onnx(model: PairClassifier, example: Inputs, card: Card) -> bytes:
+    """By the exporter on TorchScript: it needs no package beside torch and has been there in every torch so far."""
+    import onnx
+
+    axes = {name: {0: "pairs" if name in _PAIRS else "persons"} for name in Inputs._fields}
+    buffer = io.BytesIO()
+    with _known_deprecations():
+        torch.onnx.export(
+            model,
+            tuple(example),
+            buffer,
+            input_names=list(Inputs._fields),
+            output_names=["probabilities"],
+            dynamic_axes=axes | {"probabilities": {0: "pairs"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(graph, card)
+    onnx.checker.check_model(graph)
+    content: bytes = graph.SerializeToString()
+    return content
+
+
+def _onnx_session(data: bytes) -> Answer:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def answer(inputs: Inputs) -> Tensor:
+        feed = {name: tensor.numpy() for name, tensor in inputs._asdict().items()}
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return answer
+
+
+def _to_torchscript(model: PairClassifier, example: Inputs, card: Card) -> bytes:
+    buffer = io.BytesIO()
+    with _known_deprecations():
+        traced: Any = torch.jit.trace(model, tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files={_CARD: json.dumps(card)})  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _to_safetensors(model: PairClassifier, card: Card) -> bytes:
+    from safetensors.torch import save
+
+    content: bytes = save({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, metadata=card)
+    return content
+
+
+def _check_same_tensors(again: PairClassifier, model: PairClassifier) -> None:
+    old, new = model.state_dict(), again.state_dict()  # of the same names, shapes and types: `restore` saw to that
+    for key, tensor in old.items():
+        if tensor.numpy().tobytes() != new[key].numpy().tobytes():  # 0.0 == -0.0, so values would not do
+            raise ExportError(f"the exported {key} is not the model's; nothing was written")
+
+
+@contextmanager
+def _known_deprecations() -> Iterator[None]:
+    """torch.jit and the exporter on it are in maintenance, and say so; what replaces them needs more packages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        yield

@@ -1,0 +1,188 @@
+"""The training step of fusion heads on cached features, by hand: forward, gradient, clip, Adam.
+
+A head's step is so short that most of an autograd step is the bookkeeping of sixty small operators. Here the
+gradients are written out and go straight to one flat buffer, and several heads (those of several seeds) take their
+steps together: every matrix product has one more dimension.
+
+Letters: S heads, B pairs, D features, V visual dimension, L embedded place, H hidden units, C classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from classify.batches import PairBatch
+from classify.head import FusionHead
+from classify.losses import Objective
+from configs.resnet_stage2_config import ResNetStage2Config
+
+Views = dict[str, Tensor]  # parameter name -> (S, ...) view of a flat buffer
+
+_where_above = torch.ops.aten.threshold_backward  # (x, y, t): x where y > t, else 0; the fastest mask that there is
+
+
+class MovingHead:
+    """A head in training: n parameters, their moments, and the random numbers of its dropout; see `classify.step`."""
+
+    def __init__(self, head: FusionHead, config: ResNetStage2Config) -> None:
+        self.head = head
+        self.config = config
+        self.generator = torch.Generator(head.project.weight.device).manual_seed(config.seed)
+        self.value = torch.cat([parameter.detach().reshape(-1) for parameter in head.parameters()])  # (n,)
+        self.mean, self.square = torch.zeros_like(self.value), torch.zeros_like(self.value)
+        self.step = torch.zeros((), device=self.value.device)  # steps taken; a tensor for Adam
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on where training goes on, beside the parameters."""
+        moments = {name: getattr(self, name).clone() for name in ("mean", "square", "step")}
+        return moments | {"dropout": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the state back, and the parameters that the head has now; both before the first step.
+
+        Raises:
+            KeyError, TypeError, RuntimeError: it does not fit.
+        """
+        self.value.copy_(torch.cat([parameter.detach().reshape(-1) for parameter in self.head.parameters()]))
+        for name in ("mean", "square", "step"):
+            getattr(self, name).copy_(state[name])
+        self.generator.set_state(state["dropout"])
+
+
+class HeadStep:
+    """Steps of S heads of one shape and one scale, each on a batch of its own.
+
+    From here on the heads' parameters and moments are rows of joint buffers (S, n).
+    """
+
+    def __init__(self, moving: Sequence[MovingHead], objective: Objective) -> None:
+        self._moving = moving
+        self._objective = objective
+        self._head = moving[0].head
+        self._clip = moving[0].config.grad_clip
+        for name in ("value", "mean", "square"):
+            joint = torch.stack([getattr(one, name) for one in moving])
+            for row, one in enumerate(moving):
+                setattr(one, name, joint[row])
+            if name == "value":
+                self._weight = _views(joint, self._head)
+                self._flat_gradient = torch.zeros_like(joint)
+        self._gradient = _views(self._flat_gradient, self._head)
+        for row, one in enumerate(moving):
+            for name, parameter in one.head.named_parameters():
+                parameter.data = self._weight[name][row]
+
+    @torch.no_grad()
+    def __call__(self, batches: Sequence[PairBatch], rates: Sequence[float]) -> Tensor:
+        """Takes one step of each head; returns the losses (S,) before it.
+
+        Args:
+            batches: S batches of B pairs, the persons of A first, then those of B in the same order.
+            rates: S learning rates.
+        """
+        persons, spatial, label = (
+            _stack([getattr(batch, name) for batch in batches]) for name in ("persons", "spatial", "label")
+        )
+        loss = self._backward(persons, spatial, label)
+        norm = torch.linalg.vector_norm(self._flat_gradient, dim=1, keepdim=True)  # (S, 1)
+        self._flat_gradient.mul_((self._clip / (norm + 1e-6)).clamp_max_(1.0))  # as torch.nn.utils.clip_grad_norm_
+        for one, gradient, rate in zip(self._moving, self._flat_gradient, rates, strict=True):
+            _adam(one, gradient, rate)
+        return loss
+
+    def _backward(self, persons: Tensor, spatial: Tensor, label: Tensor) -> Tensor:
+        """Fills the gradients of persons (S, 2B, D), spatial (S, B, 8) and label (S, B); returns the losses (S,)."""
+        head = self._head
+        x = torch.addcmul(head.visual_shift, persons, head.visual_scale)
+        place = torch.addcmul(head.spatial_shift, spatial, head.spatial_scale)
+        projected = self._linear("project", x).relu_()  # (S, 2B, V)
+        embedded = self._linear("place", place).relu_()  # (S, B, L)
+        met = self._linear("interact", projected) if head.fusion == "bilinear" else projected
+        va, vb = met.chunk(2, dim=1)  # (S, B, V) each
+        fused = _fuse(head.fusion, va, vb, embedded)
+        hidden = self._linear("relation", fused).relu_()  # (S, B, H)
+        keep = 1.0 - head.dropout.p
+        if keep < 1.0:
+            chance = _stack(
+                [torch.rand(hidden.shape[1:], generator=g.generator, device=x.device) for g in self._moving]
+            )
+            hidden = _where_above(hidden, chance, head.dropout.p).mul_(1.0 / keep)
+        logits = self._linear("classify", hidden)
+
+        loss, d_logits = self._objective.loss_and_gradient(logits, label)
+        d_hidden = self._linear_backward("classify", hidden, d_logits).mul_(1.0 / keep)
+        d_fused = self._linear_backward("relation", fused, _where_above(d_hidden, hidden, 0))
+        d_met, d_embedded = _fuse_backward(head.fusion, va, vb, d_fused)
+        if head.fusion == "bilinear":
+            d_met = self._linear_backward("interact", projected, d_met)
+        self._linear_backward("place", place, _where_above(d_embedded, embedded, 0), inputs=False)
+        self._linear_backward("project", x, _where_above(d_met, projected, 0), inputs=False)
+        return loss
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        """x (S, B, in) -> (S, B, out) by the layer `name` of each head."""
+        weight, bias = self._weight[f"{name}.weight"], self._weight[f"{name}.bias"]
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    def _linear_backward(self, name: str, x: Tensor, d_out: Tensor, inputs: bool = True) -> Tensor:
+        """Fills the layer's gradients from its input x and d_out (S, B, out); returns those of x, if wanted."""
+        torch.bmm(d_out.transpose(1, 2), x, out=self._gradient[f"{name}.weight"])
+        torch.sum(d_out, dim=1, out=self._gradient[f"{name}.bias"])
+        return torch.bmm(d_out, self._weight[f"{name}.weight"]) if inputs else d_out
+
+
+def _fuse(fusion: str, va: Tensor, vb: Tensor, place: Tensor) -> Tensor:
+    """As `FusionHead` fuses."""
+    if fusion == "bilinear":
+        return torch.cat((va * vb, place), dim=2)
+    if fusion == "add":
+        return va + vb + place
+    return torch.cat((va + vb, (va - vb).abs_(), place), dim=2)
+
+
+def _fuse_backward(fusion: str, va: Tensor, vb: Tensor, d_fused: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the persons (S, 2B, V) and of the embedded places (S, B, L)."""
+    if fusion == "add":
+        return torch.cat((d_fused, d_fused), dim=1), d_fused
+    width = va.shape[2]
+    d_sum = d_fused[..., :width]
+    if fusion == "bilinear":
+        return torch.cat((d_sum * vb, d_sum * va), dim=1), d_fused[..., width:]
+    d_difference = d_fused[..., width : 2 * width] * (va - vb).sign_()
+    return torch.cat((d_sum + d_difference, d_sum - d_difference), dim=1), d_fused[..., 2 * width :]
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
+
+
+def _adam(one: MovingHead, gradient: Tensor, rate: float) -> None:
+    """As torch.optim.Adam, without the time that its bookkeeping takes."""
+    adam(
+        [one.value],
+        [gradient],
+        [one.mean],
+        [one.square],
+        [],
+        [one.step],
+        fused=one.value.device.type in ("cpu", "cuda"),
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=rate,
+        weight_decay=one.config.weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )
+
+
+def _views(flat: Tensor, head: FusionHead) -> Views:
+    views, start = {}, 0
+    for name, parameter in head.named_parameters():
+        part = flat[:, start : start + parameter.numel()]
+        views[name] = part.view(len(flat), *parameter.shape)
+        start += parameter.numel()
+    return views

@@ -1,0 +1,97 @@
+"""What every training run begins and ends with: sources and baselines; test, results and pictures."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from classify.baselines import knn, majority, pair_features
+from classify.batches import Source
+from classify.checkpoint import BEST, LAST, load, restore
+from classify.evaluate import evaluate
+from classify.fit import Fit, Fitted, fit
+from classify.history import Record
+from classify.losses import Objective
+from classify.model import Stage2Model
+from classify.plots import plot_run
+from classify.progress import log_data, log_test
+from classify.results import CONFIG, RESULTS, results_of, write_json
+from classify.selection import Split
+from classify.spatial_baseline import spatial_only
+from configs.resnet_stage2_config import ResNetStage2Config
+from store.tables import Tables
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and the content of its final_results.json."""
+
+    folder: Path
+    results: dict[str, Any]
+
+
+class MakeSource(Protocol):
+    """Makes the source of a split's samples; in it lies all that differs between the modes."""
+
+    def __call__(self, split: Split, balanced: bool = False) -> Source: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the runs of a training share."""
+
+    splits: dict[str, Split]
+    sources: dict[str, Source]
+    objective: Objective
+    baselines: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def prepare(
+    config: ResNetStage2Config,
+    weights: tuple[float, ...],
+    tables: Tables,
+    splits: dict[str, Split],
+    source: MakeSource,
+    model: Stage2Model,
+    knn_pairs: dict[str, int],
+) -> Data:
+    """The sources of the splits, and the three baselines, the neighbours on what the backbone gives at the start."""
+    objective = Objective.of(config, weights, model.trainable()[0].device)
+    sources = {name: source(split, name == "train" and config.balance == "sampler") for name, split in splits.items()}
+    log_data(splits, sources, config)
+    clock = time.monotonic()
+    total = len(config.classes)
+    pairs = {}
+    for name, split in splits.items():
+        sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
+        pairs[name] = pair_features(model.backbone, source(sample))
+    baselines = {
+        "majority": majority(splits, total),
+        "spatial_only": spatial_only(tables, splits, objective, config.balance == "sampler", config.seed),
+        "knn": knn(pairs, total),
+    }
+    return Data(splits, sources, objective, baselines, {"baselines": time.monotonic() - clock})
+
+
+def begin(fitted: Fitted, data: Data, *, warm: bool, resume: bool) -> Fit:
+    """The fit of a run, from its start or, with `resume`, from where its last.pth left off."""
+    write_json(fitted.folder / CONFIG, fitted.about.config.to_dict())
+    last = load(fitted.folder / LAST, resume=True) if resume and (fitted.folder / LAST).exists() else None
+    torch.manual_seed(fitted.about.config.seed)
+    return fit(fitted, data.sources["train"], data.sources["val"], data.objective, warm=warm, resume=last)
+
+
+def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str, float]) -> Run:
+    """Test of the best model -> results -> plots."""
+    clock = time.monotonic()
+    restore(fitted.model, load(fitted.folder / BEST).model, BEST)  # what is reported is what is on the disk
+    test = evaluate(fitted.model, data.sources["test"], data.objective, "test")
+    log_test(test, data.baselines, fitted.title)
+    seconds = seconds | {"evaluate": time.monotonic() - clock}
+    results = results_of(fitted.about, history, test, data.baselines, seconds)
+    write_json(fitted.folder / RESULTS, results)
+    plot_run(fitted.folder, results, history)
+    return Run(fitted.folder, results)
