@@ -192,6 +192,20 @@ def report(run_folder: Path, out: Path | None) -> None:
 
 
 @stage2.command()
+@_run_folder
+@click.option("--format", "kind", type=click.Choice(("onnx", "torchscript", "safetensors")), required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@_run_weights
+@as_json_option
+def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) -> None:
+    """Write the whole classifier, crops and boxes in, probabilities out, once it answers as the live model does."""
+    from classify.export import export as write
+
+    text = "{out} ({bytes:,} bytes): within {difference:.1g} of the live model, {tolerance:g} allowed"
+    _show(write(run_folder, out, kind, weights), as_json, lambda values: text.format(**values))
+
+
+@stage2.command()
 @click.option("--out", type=click.Path(path_type=Path), default="stage2-demo", help="Folder for everything.")
 @click.option("--seed", default=0)
 def demo(out: Path, seed: int) -> None:

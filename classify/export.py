@@ -81,7 +81,8 @@ def live_answer(model: Stage2Model, inputs: Inputs) -> Tensor:
     """(B, C) probabilities as every other command computes them: spatial features by numpy, logits by the model."""
     boxes, a, b = inputs.boxes.numpy(), inputs.a.numpy(), inputs.b.numpy()
     spatial = torch.from_numpy(spatial_features(boxes[a], boxes[b], inputs.size.numpy(), inputs.people.numpy()))
-    return model(PairBatch(inputs.crops, inputs.a, inputs.b, spatial, inputs.a)).softmax(1)
+    logits: Tensor = model(PairBatch(inputs.crops, inputs.a, inputs.b, spatial, inputs.a))
+    return logits.softmax(1)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

@@ -68,7 +68,8 @@ def read_back(kind: str, data: bytes, model: PairClassifier) -> Answer:
         return _onnx_session(data)
     if kind == TORCHSCRIPT:
         with _known_deprecations():
-            script = torch.jit.load(io.BytesIO(data), map_location="cpu")  # what this process made, not a file
+            # out of memory, where this process made it: a TorchScript file from elsewhere would be code
+            script = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
         return lambda inputs: script(*inputs)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model"
@@ -100,19 +101,19 @@ def _to_onnx(model: PairClassifier, example: Inputs, card: Card) -> bytes:
     import onnx
 
     axes = {name: {0: "pairs" if name in _PAIRS else "persons"} for name in Inputs._fields}
-    buffer = io.BytesIO()
-    with _known_deprecations():
+    with TemporaryDirectory() as folder, _known_deprecations():
+        path = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
             tuple(example),
-            buffer,
+            path,
             input_names=list(Inputs._fields),
             output_names=["probabilities"],
             dynamic_axes=axes | {"probabilities": {0: "pairs"}},
             opset_version=OPSET,
             dynamo=False,
         )
-    graph = onnx.load_from_string(buffer.getvalue())
+        graph = onnx.load(path)
     onnx.helper.set_model_props(graph, card)
     onnx.checker.check_model(graph)
     content: bytes = graph.SerializeToString()
@@ -135,7 +136,7 @@ def _to_torchscript(model: PairClassifier, example: Inputs, card: Card) -> bytes
     buffer = io.BytesIO()
     with _known_deprecations():
         traced: Any = torch.jit.trace(model, tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, buffer, _extra_files={_CARD: json.dumps(card)})  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files={_CARD: json.dumps(card)})
     return buffer.getvalue()
 
 
