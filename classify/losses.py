@@ -35,21 +35,22 @@ class Objective:
         gradient w / sum(w) (p - y), and whatever depends on s alone ds * s (y - p).
         """
         one_hot = (label.unsqueeze(2) == torch.arange(logits.shape[2], device=label.device)).to(logits.dtype)
-        weight = one_hot @ self.class_weight.to(logits.dtype)  # (S, B)
+        weight = self.class_weight.to(logits.dtype)[label]  # (S, B)
         weight = weight / weight.sum(1, keepdim=True)
         log_probability = torch.log_softmax(logits, dim=2)  # (S, B, C)
-        log_true = (log_probability * one_hot).sum(2)  # (S, B)
+        log_true = log_probability.gather(2, label.unsqueeze(2)).squeeze(2)  # (S, B)
         true = log_true.exp()
         counts = one_hot.sum(1)  # (S, C)
-        present = (counts > 0).to(logits.dtype)
-        share = present / present.sum(1, keepdim=True)  # (S, C)
-        soft = torch.einsum("sb,sbc->sc", true, one_hot) / counts.clamp_min(1)
-        apart = soft - (soft * share).sum(1, keepdim=True)  # (S, C)
-        variance = (apart.square() * share).sum(1)
+        share = (counts > 0).to(logits.dtype)
+        share = share / share.sum(1, keepdim=True)  # 1 / classes present
+        counts = counts.clamp_min_(1)
+        soft = torch.bmm(true.unsqueeze(1), one_hot).squeeze(1) / counts  # (S, C)
+        apart = soft - (soft * share).sum(1, keepdim=True)
+        slope = apart * share  # half of the variance's gradient in `soft`
+        variance = (slope * apart).sum(1)
         loss = self.mpca_weight * variance - (weight * log_true).sum(1) - self.acc_weight * true.mean(1)
-        slope = 2 * self.mpca_weight * apart * share / counts.clamp_min(1)  # (S, C), of a sample of the class
-        d_true = (one_hot @ slope.unsqueeze(2)).squeeze(2) - self.acc_weight / label.shape[1]  # (S, B)
-        pull = weight - d_true * true
+        d_true = (slope / counts).gather(1, label) * (2 * self.mpca_weight) - self.acc_weight / label.shape[1]
+        pull = weight - d_true * true  # (S, B)
         return loss, pull.unsqueeze(2) * (log_probability.exp() - one_hot)
 
 
