@@ -15,7 +15,8 @@ from classify.metrics import Metrics, confusion, metrics_of
 from classify.selection import Split
 from store.tables import Tables
 
-STEPS, ROUND = 2000, 100  # training steps, and steps between two looks at the validation split
+ROUND = 100  # training steps between two looks at the validation split
+ROUNDS, PATIENCE = 20, 5  # at most, and without a better look
 BATCH = 256
 WIDTH = 64
 RATE = 3e-3
@@ -43,16 +44,19 @@ def _train(
 ) -> nn.Sequential:
     model = _model(train[0], len(objective.class_weight))
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    best, best_mpca = {}, -1.0
-    for _ in range(STEPS // ROUND):
+    best, best_mpca, since = {}, -1.0, 0
+    for _ in range(ROUNDS):
         for rows in _draws(len(train[1]), weights):
             optimizer.zero_grad()
             loss = objective.loss(model(train[0][rows]), train[1][rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         mpca = _metrics(model, val).mpca
+        since += 1
         if mpca > best_mpca:
-            best, best_mpca = {key: value.clone() for key, value in model.state_dict().items()}, mpca
+            best, best_mpca, since = {key: value.clone() for key, value in model.state_dict().items()}, mpca, 0
+        if since == PATIENCE:
+            break
     model.load_state_dict(best)
     return model
 
