@@ -58,7 +58,7 @@ def test_the_majority_is_the_training_splits() -> None:
 
 
 def test_spatial_features_alone_learn_what_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classify.spatial_baseline.STEPS", 400)
+    monkeypatch.setattr("classify.spatial_baseline.ROUNDS", 4)
     tables = make_tables(frames=20)
     tables.spatial[:, 2] = tables.label + np.random.default_rng(0).normal(0, 0.2, len(tables.label))
     splits = select(tables, small_config())

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(folder / "data", SCENES, frames=3, people=7)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("classify.spatial_baseline.STEPS", 100)
+        patch.setattr("classify.spatial_baseline.ROUNDS", 1)
         head = ("--weights", "random", "--crop_size", "32", "--visual_dim", "8", "--freeze_backbone")
         assert run("train", "--data_path", "data", *QUICK, *head, "--epochs", "3", "--checkpoint_dir", "head") == 0
         assert run("finetune", "--from", "head", *QUICK, "--epochs", "2", "--checkpoint_dir", "tuned") == 0
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr("classify.spatial_baseline.STEPS", 100)
+    monkeypatch.setattr("classify.spatial_baseline.ROUNDS", 1)
 
 
 def test_it_starts_where_the_head_ended(place: Path) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger("stage2")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classify.spatial_baseline.STEPS", 100)
+    monkeypatch.setattr("classify.spatial_baseline.ROUNDS", 1)
 
 
 def test_new_folders_say_what_the_run_is_and_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

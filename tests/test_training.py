@@ -30,7 +30,7 @@ ABOUT = {"name": "tiny", "weights_sha256": "0"}
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Baselines and pictures have tests of their own."""
-    monkeypatch.setattr("classify.spatial_baseline.STEPS", 100)
+    monkeypatch.setattr("classify.spatial_baseline.ROUNDS", 1)
     monkeypatch.setattr("classify.run_parts.plot_run", lambda *_: None)
 
 
