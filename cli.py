@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from configs.errors import Stage2Error
 from configs.options import (
     as_json_option,
+    compare_options,
     data_path_option,
     device_option,
     extract_options,
@@ -203,6 +204,24 @@ def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) 
 
     text = "{out} ({bytes:,} bytes): within {difference:.1g} of the live model, {tolerance:g} allowed"
     _show(write(run_folder, out, kind, weights), as_json, lambda values: text.format(**values))
+
+
+@stage2.command()
+@compare_options
+def compare(
+    out: Path, backbones: str, modes: str, max_skipped: float, config_file: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Train backbones, cached and end to end, on the same split, and print the guide's table."""
+    from classify.compare import compare as run
+    from classify.compare_table import compare_table
+    from classify.logs import console
+    from configs.files import read_toml
+
+    settings = read_toml(config_file) if config_file is not None else {}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    with console(sys.stderr):
+        found = run(out, backbones.split(","), modes.split(","), settings, max_skipped)
+    _show(found, as_json, compare_table)
 
 
 @stage2.command()

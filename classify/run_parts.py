@@ -92,6 +92,8 @@ def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str,
     log_test(test, data.baselines, fitted.title)
     seconds = seconds | {"evaluate": time.monotonic() - clock}
     results = results_of(fitted.about, history, test, data.baselines, seconds)
+    total = len(fitted.about.config.classes)
+    results["pairs_per_class"] = {name: split.counts(total).tolist() for name, split in data.splits.items()}
     write_json(fitted.folder / RESULTS, results)
     plot_run(fitted.folder, results, history)
     return Run(fitted.folder, results)

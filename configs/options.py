@@ -92,6 +92,26 @@ train_options = options(
     as_json_option,
 )
 
+_PRESETS: dict[str, Any] = {"default": None, "show_default": "the preset's"}  # file and preset settle what is not typed
+compare_options = options(
+    click.option("--data_path", show_default="../dataset", help="JRDB-format folder with images/ and labels/."),
+    click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the runs and the table."),
+    click.option("--backbones", default="hog,resnet18", help=f"Some of {', '.join(BACKBONES)}, with commas."),
+    click.option("--modes", default="cached,end_to_end", help="How to train each: one of these, or both."),
+    click.option("--weights", help="Of the ResNets: imagenet, random, or a checkpoint file.", **_PRESETS),
+    click.option("--crop_size", type=int, help="Edge of a person crop in pixels.", **_PRESETS),
+    click.option("--epochs", type=int, **_PRESETS),
+    click.option("--batch_size", type=int, help="Pairs a batch.", **_PRESETS),
+    click.option("--lr", "learning_rate", type=float, help="Learning rate.", **_PRESETS),
+    click.option("--seed", type=int, **_PRESETS),
+    click.option("--frame_interval", type=int, help="Take every n-th annotated frame of a scene.", **_PRESETS),
+    click.option("--num_workers", type=int, help="Threads that read, decode and crop ahead of the model.", **_PRESETS),
+    click.option("--device", type=click.Choice(DEVICES), help="Where to compute.", **_PRESETS),
+    max_skipped_option,
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options win over it."),
+    as_json_option,
+)
+
 finetune_options = options(
     click.option(
         "--from", "start", default="", show_default=False, help="Finished run to start from: its head, its data."
