@@ -118,7 +118,7 @@ def train_heads(
             title = f"[seed {one.seed}] " if len(configs) > 1 else ""
             fitted.append(Fitted(model, MovingHead(model.head, one), about, folder, title))
         clock = time.monotonic()
-        with _threads(len(configs) * config.batch_size):
+        with threads_for(len(configs) * config.batch_size):
             histories = drive_together(
                 [begin(one, data, warm=False, resume=resume) for one in fitted],
                 [one.moving for one in fitted if isinstance(one.moving, MovingHead)],
@@ -248,7 +248,7 @@ def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:
 
 
 @contextmanager
-def _threads(pairs: int) -> Iterator[None]:
+def threads_for(pairs: int) -> Iterator[None]:
     """One thread for heads on few pairs a step: their operators are too short to share, and waiting for a busy core
     costs more than the other one brings."""
     threads = torch.get_num_threads()
