@@ -28,7 +28,7 @@ def drive(fit: Fit, step: AutogradStep) -> list[Record]:
 def drive_together(fits: Sequence[Fit], moving: Sequence[MovingHead], objective: Objective) -> list[list[Record]]:
     """Runs the fits of several heads on the same samples to their ends, a step of all at a time.
 
-    Every fit is at the same batch of an epoch, though not always of the same epoch. One that is finished drops out.
+    One that is finished drops out. Where some are behind, as after a kill between two of them, they catch up first.
     """
     histories: dict[int, list[Record]] = {}
     wanted: dict[int, tuple[PairBatch, float]] = {}
@@ -40,15 +40,18 @@ def drive_together(fits: Sequence[Fit], moving: Sequence[MovingHead], objective:
             wanted.pop(number, None)
             histories[number] = end.value
 
+    def hindmost() -> list[int]:
+        fewest = min((moving[number].steps for number in wanted), default=0)
+        return [number for number in wanted if moving[number].steps == fewest]
+
     with _flushed_denormals():
         for number in range(len(fits)):
             advance(number, None)
-        while wanted:
-            active = list(wanted)
-            step = HeadStep([moving[number] for number in active], objective)
-            while len(wanted) == len(active):
-                batches, rates = zip(*wanted.values(), strict=True)
-                for number, loss in zip(active, step(batches, rates), strict=True):
+        while group := hindmost():
+            step = HeadStep([moving[number] for number in group], objective)
+            while hindmost() == group:
+                losses = step([wanted[number][0] for number in group], wanted[group[0]][1])
+                for number, loss in zip(group, losses, strict=True):
                     advance(number, loss)
     return [histories[number] for number in range(len(fits))]
 

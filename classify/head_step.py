@@ -7,7 +7,7 @@ steps together: every matrix product has one more dimension.
 Letters: S heads, B pairs, D features, V visual dimension, L embedded place, H hidden units, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,77 +21,103 @@ from configs.resnet_stage2_config import ResNetStage2Config
 
 Views = dict[str, Tensor]  # parameter name -> (S, ...) view of a flat buffer
 
+_MOMENTS = ("mean", "square")
 _where_above = torch.ops.aten.threshold_backward  # (x, y, t): x where y > t, else 0; the fastest mask that there is
 
 
 class MovingHead:
-    """A head in training: n parameters, their moments, and the random numbers of its dropout; see `classify.step`."""
+    """A head in training: its parameters' moments, and the random numbers of its dropout; see `classify.step`."""
 
     def __init__(self, head: FusionHead, config: ResNetStage2Config) -> None:
         self.head = head
         self.config = config
         self.generator = torch.Generator(head.project.weight.device).manual_seed(config.seed)
-        self.value = torch.cat([parameter.detach().reshape(-1) for parameter in head.parameters()])  # (n,)
-        self.mean, self.square = torch.zeros_like(self.value), torch.zeros_like(self.value)
-        self.step = torch.zeros((), device=self.value.device)  # steps taken; a tensor for Adam
+        self.mean = {name: torch.zeros_like(parameter) for name, parameter in head.named_parameters()}
+        self.square = {name: torch.zeros_like(parameter) for name, parameter in head.named_parameters()}
+        self.steps = 0  # taken
 
     def state_dict(self) -> dict[str, Any]:
         """What goes on where training goes on, beside the parameters."""
-        moments = {name: getattr(self, name).clone() for name in ("mean", "square", "step")}
-        return moments | {"dropout": self.generator.get_state()}
+        moments = {name: {key: part.clone() for key, part in getattr(self, name).items()} for name in _MOMENTS}
+        return moments | {"steps": self.steps, "dropout": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the state back, and the parameters that the head has now; both before the first step.
-
-        Raises:
-            KeyError, TypeError, RuntimeError: it does not fit.
-        """
-        self.value.copy_(torch.cat([parameter.detach().reshape(-1) for parameter in self.head.parameters()]))
-        for name in ("mean", "square", "step"):
-            getattr(self, name).copy_(state[name])
+        """Takes the state back. Raises KeyError, TypeError, ValueError or RuntimeError where it does not fit."""
+        for name in _MOMENTS:
+            for key, part in getattr(self, name).items():
+                part.copy_(state[name][key])
+        self.steps = int(state["steps"])
         self.generator.set_state(state["dropout"])
 
 
 class HeadStep:
-    """Steps of S heads of one shape and one scale, each on a batch of its own.
+    """Steps of S heads of one shape and one scale that have taken equally many, each on a batch of its own.
 
-    From here on the heads' parameters and moments are rows of joint buffers (S, n).
+    From here on the heads' parameters and moments are parts of joint buffers, in which each parameter of all heads
+    lies in one piece (S, ...), as the joint matrix products want it.
     """
 
     def __init__(self, moving: Sequence[MovingHead], objective: Objective) -> None:
         self._moving = moving
         self._objective = objective
         self._head = moving[0].head
-        self._clip = moving[0].config.grad_clip
-        for name in ("value", "mean", "square"):
-            joint = torch.stack([getattr(one, name) for one in moving])
-            for row, one in enumerate(moving):
-                setattr(one, name, joint[row])
-            if name == "value":
-                self._weight = _views(joint, self._head)
-                self._flat_gradient = torch.zeros_like(joint)
-        self._gradient = _views(self._flat_gradient, self._head)
-        for row, one in enumerate(moving):
-            for name, parameter in one.head.named_parameters():
+        self._config = moving[0].config
+        self._steps = torch.tensor(float(moving[0].steps), device=self._head.project.weight.device)
+        heads = [dict(one.head.named_parameters()) for one in moving]
+        self._value, self._weight = _joint(heads)
+        self._mean, means = _joint([one.mean for one in moving])
+        self._square, squares = _joint([one.square for one in moving])
+        self._flat_gradient = torch.zeros_like(self._value)
+        self._gradient = _views(self._flat_gradient, self._weight)
+        for row, (one, parameters) in enumerate(zip(moving, heads, strict=True)):
+            for name, parameter in parameters.items():
                 parameter.data = self._weight[name][row]
+                one.mean[name], one.square[name] = means[name][row], squares[name][row]
 
     @torch.no_grad()
-    def __call__(self, batches: Sequence[PairBatch], rates: Sequence[float]) -> Tensor:
+    def __call__(self, batches: Sequence[PairBatch], rate: float) -> Tensor:
         """Takes one step of each head; returns the losses (S,) before it.
 
         Args:
             batches: S batches of B pairs, the persons of A first, then those of B in the same order.
-            rates: S learning rates.
+            rate: the learning rate.
         """
         persons, spatial, label = (
             _stack([getattr(batch, name) for batch in batches]) for name in ("persons", "spatial", "label")
         )
         loss = self._backward(persons, spatial, label)
-        norm = torch.linalg.vector_norm(self._flat_gradient, dim=1, keepdim=True)  # (S, 1)
-        self._flat_gradient.mul_((self._clip / (norm + 1e-6)).clamp_max_(1.0))  # as torch.nn.utils.clip_grad_norm_
-        for one, gradient, rate in zip(self._moving, self._flat_gradient, rates, strict=True):
-            _adam(one, gradient, rate)
+        self._clip()
+        adam(
+            [self._value],
+            [self._flat_gradient],
+            [self._mean],
+            [self._square],
+            [],
+            [self._steps],
+            fused=self._value.device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=self._config.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+        for one in self._moving:
+            one.steps += 1
         return loss
+
+    def _clip(self) -> None:
+        """As torch.nn.utils.clip_grad_norm_, each head by its own norm."""
+        if len(self._moving) == 1:
+            norm = torch.linalg.vector_norm(self._flat_gradient)
+            self._flat_gradient.mul_((self._config.grad_clip / (norm + 1e-6)).clamp_max_(1.0))
+            return
+        parts = [part.flatten(1) for part in self._gradient.values()]
+        norm = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts]).norm(dim=0)  # (S,)
+        scale = (self._config.grad_clip / (norm + 1e-6)).clamp_max_(1.0).unsqueeze(1)
+        for part in parts:
+            part.mul_(scale)
 
     def _backward(self, persons: Tensor, spatial: Tensor, label: Tensor) -> Tensor:
         """Fills the gradients of persons (S, 2B, D), spatial (S, B, 8) and label (S, B); returns the losses (S,)."""
@@ -159,30 +185,13 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
 
 
-def _adam(one: MovingHead, gradient: Tensor, rate: float) -> None:
-    """As torch.optim.Adam, without the time that its bookkeeping takes."""
-    adam(
-        [one.value],
-        [gradient],
-        [one.mean],
-        [one.square],
-        [],
-        [one.step],
-        fused=one.value.device.type in ("cpu", "cuda"),
-        amsgrad=False,
-        beta1=0.9,
-        beta2=0.999,
-        lr=rate,
-        weight_decay=one.config.weight_decay,
-        eps=1e-8,
-        maximize=False,
-    )
+def _joint(heads: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Views]:
+    """Copies the tensors of S heads into one flat buffer, and the views (S, ...) of it by name."""
+    parts = {name: torch.stack([head[name].detach() for head in heads]) for name in heads[0]}
+    flat = torch.cat([part.reshape(-1) for part in parts.values()])
+    return flat, _views(flat, parts)
 
 
-def _views(flat: Tensor, head: FusionHead) -> Views:
-    views, start = {}, 0
-    for name, parameter in head.named_parameters():
-        part = flat[:, start : start + parameter.numel()]
-        views[name] = part.view(len(flat), *parameter.shape)
-        start += parameter.numel()
-    return views
+def _views(flat: Tensor, like: Views) -> Views:
+    pieces = torch.split(flat, [part.numel() for part in like.values()])
+    return {name: piece.view(part.shape) for piece, (name, part) in zip(pieces, like.items(), strict=True)}

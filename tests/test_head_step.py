@@ -88,7 +88,7 @@ def test_steps_are_autograds(fusion: str) -> None:
     by_autograd = AutogradStep(Stage2Model(nn.Identity(), other), objective(config), config)
     for number in range(20):
         rate = 0.01 / (1 + number)
-        loss = by_hand([batch_of(number)], [rate])
+        loss = by_hand([batch_of(number)], rate)
         assert loss.item() == pytest.approx(by_autograd(batch_of(number), rate).item(), rel=1e-4)
     for name, parameter in one.named_parameters():
         assert torch.allclose(parameter, other.get_parameter(name), rtol=1e-3, atol=1e-4), name
@@ -110,7 +110,7 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
 
     twin.dropout = Drop()  # type: ignore[assignment]
     step = HeadStep([moving], objective(config))
-    loss = step([batch], [0.0])
+    loss = step([batch], 0.0)
     expected = objective(config).loss(twin(batch.persons, batch.a, batch.b, batch.spatial), batch.label)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert 0.6 < float((chance > 0.3).double().mean()) < 0.8
@@ -122,12 +122,12 @@ def test_a_head_goes_on_from_its_state() -> None:
     moving = MovingHead(head, config)
     step = HeadStep([moving], objective(config))
     for number in range(3):
-        step([batch_of(number)], [0.01])
+        step([batch_of(number)], 0.01)
     state, parameters = moving.state_dict(), {key: value.clone() for key, value in head.state_dict().items()}
-    losses = [step([batch_of(number)], [0.01]).item() for number in range(3, 8)]
+    losses = [step([batch_of(number)], 0.01).item() for number in range(3, 8)]
     again = head_of(config)
     again.load_state_dict(parameters)
     resumed = MovingHead(again, config)
     resumed.load_state_dict(state)
     step = HeadStep([resumed], objective(config))
-    assert [step([batch_of(number)], [0.01]).item() for number in range(3, 8)] == losses
+    assert [step([batch_of(number)], 0.01).item() for number in range(3, 8)] == losses
