@@ -42,7 +42,7 @@ SEEDS = 16
 @click.option("--out", type=click.Path(path_type=Path))
 def main(pairs: int, rounds: int, out: Path | None) -> None:
     """Prints a table and writes JSON."""
-    features, split = _data(pairs)
+    features, split = head_data(pairs)
     figures: dict[str, float] = {}
     rows = []
     for batch, most in ((24, pairs // 5), (1024, pairs)):
@@ -61,8 +61,8 @@ def main(pairs: int, rounds: int, out: Path | None) -> None:
         (f"share of what this machine's matrix products reach, {matmul / 1e9:.0f} GFLOP/s", f"{work / matmul:.0%}", "")
     )
     few = Split("train", split.pairs[: pairs // 10], split.labels[: pairs // 10])
-    config = _config(24)
-    ways = {f"{count} seeds": lambda count=count: _product(features, few, config, count) for count in (1, SEEDS)}
+    config = head_config(24)
+    ways = {f"{count} seeds": lambda count=count: head_rate(features, few, config, count) for count in (1, SEEDS)}
     seconds = interleave({name: lambda way=way: len(few.pairs) / way() for name, way in ways.items()}, rounds)
     figures |= {f"seconds of an epoch, {name}": value for name, value in seconds.items()}
     ratio = seconds[f"{SEEDS} seeds"] / seconds["1 seeds"]
@@ -71,7 +71,7 @@ def main(pairs: int, rounds: int, out: Path | None) -> None:
     report("Head training", rows, {"command": command, "figures": figures}, out)
 
 
-def _data(pairs: int) -> tuple[Features, Split]:
+def head_data(pairs: int) -> tuple[Features, Split]:
     tables = make_tables(frames=pairs // 40, people=22, pairs=10)
     visual = np.random.default_rng(0).standard_normal((len(tables.box), DIM), dtype=np.float32).astype(np.float16)
     rows = np.arange(len(tables.pair))
@@ -79,21 +79,21 @@ def _data(pairs: int) -> tuple[Features, Split]:
 
 
 def _ways(features: Features, split: Split, batch: int) -> dict[str, Callable[[], float]]:
-    config = _config(batch)
+    config = head_config(batch)
     return {
-        "product": lambda: _product(features, split, config),
+        "product": lambda: head_rate(features, split, config),
         "in-memory index loop": lambda: _plain(features, split, config, loader=False),
         "in-memory DataLoader": lambda: _plain(features, split, config, loader=True),
     }
 
 
-def _config(batch: int) -> ResNetStage2Config:
+def head_config(batch: int) -> ResNetStage2Config:
     return ResNetStage2Config(
         freeze_backbone=True, batch_size=batch, epochs=1, learning_rate=1e-3, log_interval=10**6, device="cpu"
     )
 
 
-def _product(features: Features, split: Split, config: ResNetStage2Config, seeds: int = 1) -> float:
+def head_rate(features: Features, split: Split, config: ResNetStage2Config, seeds: int = 1) -> float:
     """Pairs a second of one epoch of `fit`, each pair counted once; the validation is of a handful of pairs."""
     visual = Visual.load(features, CPU)
     few = Split("val", split.pairs[:24], split.labels[:24])

@@ -32,7 +32,7 @@ def main(persons: int, rounds: int, out: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.store"
         began = perf_counter()
-        _write(path, persons)
+        write_store(path, persons)
         wrote = perf_counter() - began
         ways = {"load": lambda: _load(path), "read and hash": lambda: _read(path), "info": lambda: _info(path)}
         figures = interleave(ways, rounds)
@@ -49,7 +49,7 @@ def main(persons: int, rounds: int, out: Path | None) -> None:
     report(f"Store of {persons:,} persons", rows, {"command": command, "figures": figures | {"ratio": ratio}}, out)
 
 
-def _write(path: Path, persons: int) -> None:
+def write_store(path: Path, persons: int) -> None:
     """A store of random features, 20 people a frame, every other one in a pair."""
     recipe = Recipe("resnet18", "avgpool", "0" * 64, DIM, 112, 0.2, "", "", "", "float32", "float16", 1)
     count = -(-persons // UNIT)
