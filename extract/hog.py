@@ -49,7 +49,8 @@ class Hog(nn.Module):
 def _gradients(crops: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3, S, S) -> strength (P, S, S), of a pixel range of [0, 1], and direction in [0, pi] at each pixel.
 
-    Beyond the border the border goes on. Of the channels the strongest counts, of several the first; on whole numbers, so that rounding decides nothing.
+    Beyond the border the border goes on. Of the channels the strongest counts, of several the first; on whole
+    numbers, so that rounding decides nothing.
     """
     dx = torch.cat((crops[..., 1:], crops[..., -1:]), 3) - torch.cat((crops[..., :1], crops[..., :-1]), 3)
     dy = torch.cat((crops[..., 1:, :], crops[..., -1:, :]), 2) - torch.cat((crops[..., :1, :], crops[..., :-1, :]), 2)

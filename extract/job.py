@@ -8,6 +8,8 @@ from typing import Any
 
 from configs.errors import DataError
 from configs.extraction_config import ExtractionConfig
+from extract.bound import bound
+from extract.device import pick_device
 from extract.jrdb import scene_digests
 from extract.limits import check_limit, known_skips, planned_items, stored_skips
 from extract.plan import PlannedUnit, describe, make_recipe, plan_units
@@ -28,12 +30,14 @@ class Summary:
     """What a job did to which store."""
 
     store: Path
+    on_cpu: bool
     units_reused: int = 0
     tally: Tally = field(default_factory=Tally)
 
     def to_dict(self) -> dict[str, Any]:
         """The store's description with what the job did to it, for JSON."""
-        return store_info(self.store) | {"units_reused": self.units_reused} | vars(self.tally)
+        found = store_info(self.store) | {"units_reused": self.units_reused} | vars(self.tally)
+        return found | {"bound": bound(self.tally.seconds, self.on_cpu)}
 
 
 def extract(config: ExtractionConfig) -> Summary:
@@ -51,7 +55,8 @@ def extract_with(config: ExtractionConfig, loaded: LoadedBackbone) -> Summary:
     """`extract` with a backbone that is already loaded. Raises as `extract`."""
     began = perf_counter()
     wanted = wanted_store(config, loaded)
-    summary = Summary(Path(config.store) if config.store else store_for(wanted))
+    path = Path(config.store) if config.store else store_for(wanted)
+    summary = Summary(path, pick_device(config.device).type == "cpu")
     if not config.retry_skipped and finished(summary.store, wanted):
         summary.units_reused = int(store_info(summary.store)["units"])
     else:

@@ -25,6 +25,7 @@ def store_text(info: dict[str, Any]) -> str:
             f"{info['units_reused']} units reused",
             f"  seconds      {stages}",
         ]
+        lines += [f"  bound by     {info['bound']}"] if info["bound"] else []
     return "\n".join(lines)
 
 
