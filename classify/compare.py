@@ -58,16 +58,19 @@ def compare(
         the content of compare.json: `rows`, `baselines`, `classes` and `pairs_per_class`.
 
     Raises:
-        ConfigError: a name is unknown, or nothing is left to compare. MismatchError: the runs saw other pairs.
+        ConfigError: a name is unknown, or nothing is left to compare. DataError: there is no data.
+        MismatchError: the runs saw other pairs.
         Stage2Error: of any kind that training raises.
     """
     candidates = _candidates(out, backbones, modes, settings)
+    data = {name: asdict(scene) for name, scene in scene_digests(Path(candidates[0].config.data_path)).items()}
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     for number, candidate in enumerate(candidates, 1):
         _log.info("Comparing %s (%s of %s)", candidate.name, number, len(candidates))
-        runs.append(_kept(candidate) or _trained(candidate, out, max_skipped))
+        key = _key(candidate.config, data)
+        runs.append(_kept(candidate, key) or _trained(candidate, key, out, max_skipped))
         _check_same_pairs(runs[0], runs[-1])
     found = {
         "rows": [run["row"] for run in runs],
@@ -108,8 +111,8 @@ def _config(out: Path, backbone: str, mode: str, settings: dict[str, Any]) -> Re
     )
 
 
-def _trained(candidate: _Candidate, out: Path, max_skipped: float) -> dict[str, Any]:
-    """Trains in a child; the results, the row made of them, and by what the run will be known again."""
+def _trained(candidate: _Candidate, key: str, out: Path, max_skipped: float) -> dict[str, Any]:
+    """Trains in a child; the results, the row made of them, and the key by which the run will be known again."""
     config, store = candidate.config, out / f"{candidate.backbone}.store"
     resumed = candidate.mode == CACHED and store.exists()
     with storage_errors(out):
@@ -131,22 +134,21 @@ def _trained(candidate: _Candidate, out: Path, max_skipped: float) -> dict[str, 
         "zero_share": store_info(store)["zero_share"] if candidate.mode == CACHED else None,
         "run": config.checkpoint_dir,
     }
-    run = {"key": _key(config), "row": row, "results": results}
+    run = {"key": key, "row": row, "results": results}
     write_json(Path(config.checkpoint_dir) / ROW, run)
     return run
 
 
-def _kept(candidate: _Candidate) -> dict[str, Any] | None:
+def _kept(candidate: _Candidate, key: str) -> dict[str, Any] | None:
     """The run as an interrupted comparison left it, where it was finished with the same settings, data and weights."""
     path = Path(candidate.config.checkpoint_dir) / ROW
     if not path.exists():
         return None
     run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return run if run["key"] == _key(candidate.config) else None
+    return run if run["key"] == key else None
 
 
-def _key(config: ResNetStage2Config) -> str:
-    data = {name: asdict(scene) for name, scene in scene_digests(Path(config.data_path)).items()}
+def _key(config: ResNetStage2Config, data: dict[str, Any]) -> str:
     weights = load_backbone(config.backbone_name, config.weights).sha256
     return digest({"config": config.to_dict(), "data": data, "weights": weights})
 
