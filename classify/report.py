@@ -12,6 +12,7 @@ from classify.checkpoint import BEST
 from classify.overlay import COLORS, FREE
 from classify.results import RESULTS
 from configs.errors import DataError
+from extract.hog import HOG
 from store.commit import publish
 
 _STYLE = """
@@ -160,7 +161,7 @@ def _facts(run: Path, results: dict[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items())
     facts = {
         "model": f"{run / BEST}",
-        "backbone": f"{config['backbone_name']}, weights {config['weights']}",
+        "backbone": config["backbone_name"] + (f", weights {config['weights']}" if config["backbone_name"] != HOG else ""),
         "head": f"{config['fusion_strategy']}, visual features {config['visual_feature_dim']}D",
         "best epoch": f"{results['best_epoch']} of {results['epochs_run']} run, validation MPCA "
         f"{results['best_val_mpca']:.3f}",

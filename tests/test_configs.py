@@ -194,6 +194,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "TooManySkippedError": 1,
         "WeightsError": 1,
         "DeviceError": 1,
+        "ExportError": 1,
         "StorageError": 74,
         "CheckpointError": 4,
         "StoreError": 4,
