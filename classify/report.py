@@ -161,7 +161,8 @@ def _facts(run: Path, results: dict[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items())
     facts = {
         "model": f"{run / BEST}",
-        "backbone": HOG if config["backbone_name"] == HOG else f"{config['backbone_name']}, weights {config['weights']}",
+        "backbone": config["backbone_name"],
+        "weights": "none" if config["backbone_name"] == HOG else config["weights"],
         "head": f"{config['fusion_strategy']}, visual features {config['visual_feature_dim']}D",
         "best epoch": f"{results['best_epoch']} of {results['epochs_run']} run, validation MPCA "
         f"{results['best_val_mpca']:.3f}",
