@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from classify.selection import Split
-from store.tables import Features, Floats, Tables
+from store.tables import Features, Floats, Ints, Tables
+
+CHUNK = 8192  # persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,20 @@ class Visual:
         """Moves the visual features of a store to `device`."""
         flipped = features.visual_flipped
         return cls(_tensor(features.visual, device), None if flipped is None else _tensor(flipped, device))
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.upright.shape[1]
+
+    def chunks(self, persons: Ints) -> Iterator[Tensor]:
+        """The features (n, D) of person rows (P,), some thousand at a time."""
+        rows = torch.from_numpy(persons).to(self.upright.device)
+        return (self.upright[part] for part in torch.split(rows, CHUNK))
+
+    def source(self, tables: Tables, split: Split, batch_size: int, balanced: bool = False) -> Source:
+        """The batches of a split."""
+        return CachedSource(tables, self, split, batch_size, balanced)
 
 
 class CachedSource:

@@ -7,21 +7,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.batches import CachedSource, Source, Visual
+from classify.batches import Source
 from classify.checkpoint import END_TO_END, Checkpoint, build_model, part
 from classify.crop_batches import CropSource
 from classify.evaluate import evaluate
 from classify.losses import Objective
 from classify.selection import select_split
+from classify.streamed import visual_of
 from configs.errors import MismatchError
 from extract.backbone import Backbone
 from extract.hog import Hog
 from extract.weights import state_sha256
+from store.chunks import StoredFeatures
 from store.tables import Features, Tables
 
 
 def evaluate_features(
-    checkpoint: Checkpoint, features: Features, backbone: dict[str, Any], *, split: str, device: torch.device
+    checkpoint: Checkpoint,
+    features: Features | StoredFeatures,
+    backbone: dict[str, Any],
+    *,
+    split: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Evaluates a run's best model on a store of its backbone; see `classify.evaluate.evaluate` for the keys.
 
@@ -34,8 +41,7 @@ def evaluate_features(
     """
     check_backbone(checkpoint, backbone)
     samples = select_split(features.tables, checkpoint.about.config, split)
-    visual = Visual.load(features, device)
-    source = CachedSource(features.tables, visual, samples, checkpoint.about.config.batch_size)
+    source = visual_of(features, device).source(features.tables, samples, checkpoint.about.config.batch_size)
     return _evaluate(checkpoint, nn.Identity(), source, split, device)
 
 

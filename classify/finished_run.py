@@ -5,13 +5,13 @@ from typing import Any
 
 from classify.checkpoint import BEST, END_TO_END, Checkpoint, load
 from classify.evaluate_run import evaluate_crops, evaluate_features
+from classify.streamed import open_features
 from configs.errors import MismatchError
 from extract.dataset import read_dataset
 from extract.device import pick_device
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone
 from store.manifest import Selection, read_complete_manifest
-from store.reader import load_store
 
 
 def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[str, Any]:
@@ -22,7 +22,9 @@ def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[s
     """
     checkpoint = load(run / BEST)
     identity = read_complete_manifest(store).recipe.identity()
-    found = evaluate_features(checkpoint, load_store(store), identity, split=split, device=pick_device(device))
+    where = pick_device(device)
+    features = open_features(store, where, checkpoint.about.config.feature_memory)
+    found = evaluate_features(checkpoint, features, identity, split=split, device=where)
     return found | {"class_names": _class_names(checkpoint)}
 
 

@@ -1,5 +1,7 @@
 """The fusion head: two persons' features and their spatial features -> logits, the same for (A, B) and (B, A)."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,6 @@ from configs.resnet_stage2_config import ResNetStage2Config
 GEOMETRIC = 7  # spatial features 0-6 are geometric, 7 is the scene context
 SPATIAL_DIM = 8
 PLACE_DIM = 64  # width of the embedded spatial features
-CHUNK = 8192  # rows standardised at a time
 STD_FLOOR = 0.01  # share of the mean deviation below which a feature is not blown up further
 
 
@@ -82,15 +83,15 @@ class FusionHead(nn.Module):
         return torch.cat((va + vb, (va - vb).abs(), place), dim=1)
 
     @torch.no_grad()
-    def fit_scale(self, features: Tensor, spatial: Tensor) -> None:
-        """Standardises by the training persons' features (N, D) and the training pairs' spatial features (M, 8).
+    def fit_scale(self, features: Iterable[Tensor], spatial: Tensor) -> None:
+        """Standardises by the training persons' features, in chunks (n, D), and the training pairs' spatial (M, 8).
 
         Kept as scale and shift, so that standardising is one operator; spatial groups that are switched off get 0.
         """
         mean, std = mean_and_std(features)
         self.visual_scale.copy_(1.0 / std)
         self.visual_shift.copy_(-mean / std)
-        mean, std = mean_and_std(spatial)
+        mean, std = mean_and_std([spatial])
         self.spatial_scale.copy_(self.spatial_used / std)
         self.spatial_shift.copy_(-mean / std * self.spatial_used)
 
@@ -115,13 +116,23 @@ def build_head(config: ResNetStage2Config, feature_dim: int) -> FusionHead:
     )
 
 
-def mean_and_std(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float64 of (N, D) rows, in chunks; no deviation is below the floor.
+def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (D,) float64 of all rows of chunks (n, D), n > 0; no deviation is below the floor.
 
-    The floor keeps a feature that hardly varies in training from drowning all others when it does later.
+    The floor keeps a feature that hardly varies in training from drowning all others when it does later. Each chunk's
+    moments are merged into those of the chunks before it (Chan, Golub and LeVeque, 1979), which loses no digits.
     """
-    chunks = [chunk.double() for chunk in torch.split(rows, CHUNK)]
-    mean = torch.stack([chunk.sum(0) for chunk in chunks]).sum(0) / len(rows)
-    square = torch.stack([(chunk - mean).square().sum(0) for chunk in chunks]).sum(0)
-    std = (square / len(rows)).sqrt()
+    count, mean, square = 0, torch.zeros(()), torch.zeros(())
+    for chunk in chunks:
+        rows = chunk.double()
+        size, center = len(rows), rows.mean(0)
+        apart = center - mean.to(center.device)
+        square = (
+            square.to(center.device)
+            + (rows - center).square().sum(0)
+            + apart.square() * (count * size / (count + size))
+        )
+        mean = mean.to(center.device) + apart * (size / (count + size))
+        count += size
+    std = (square / count).sqrt()
     return mean, std.clamp_min(STD_FLOOR * float(std.mean()) + 1e-6)

@@ -12,16 +12,18 @@ from classify.run import train_end_to_end, train_heads
 from classify.run_folder import check_run_folder
 from classify.run_parts import Run
 from classify.seeds import train_seeds
+from classify.streamed import open_features
 from configs.errors import MismatchError
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.dataset import read_dataset
+from extract.device import pick_device
 from extract.job import extract_with
 from extract.jrdb import LABELS
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone, load_resnet
 from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
-from store.reader import load_store, skipped_counts
+from store.reader import skipped_counts
 
 _log = logging.getLogger("stage2")
 _OF_THE_TRAINING = {
@@ -72,8 +74,8 @@ def start_settings(run: Path) -> dict[str, Any]:
 def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
     path, seconds = find_or_extract(config, options, loaded)
     manifest = read_complete_manifest(path)
-    features = load_store(path)
-    _log.info("Features: %s (%s people, %sD)", path, f"{len(features.visual):,}", features.visual.shape[1])
+    features = open_features(path, pick_device(config.device), config.feature_memory)
+    _log.info("Features: %s (%s people, %sD)", path, f"{len(features.tables.box):,}", manifest.recipe.visual_dim)
     for reason, count in skipped_counts(manifest.units).items():
         _log.info("Skipped when the features were extracted: %s %s", f"{count:,}", reason)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.batches import CachedSource, Source, Visual, training_persons
+from classify.batches import Source, Visual, training_persons
 from classify.checkpoint import CACHED, END_TO_END, About, Checkpoint, part, restore
 from classify.crop_batches import CropSource
 from classify.drive import drive, drive_together
@@ -25,10 +25,12 @@ from classify.run_folder import open_run_folder
 from classify.run_parts import Run, begin, finish, prepare
 from classify.selection import Split, log_selection, select
 from classify.step import AutogradStep
+from classify.streamed import StreamedVisual, visual_of
 from configs.errors import CheckpointError, DataError, DeviceError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbone import Backbone
 from extract.device import pick_device
+from store.chunks import StoredFeatures
 from store.tables import Features, Tables
 
 CACHED_KNN = {"train": 20_000, "val": 4_000}  # pairs at most: exact search costs their product
@@ -78,7 +80,7 @@ def train_cached(
 
 
 def train_heads(
-    features: Features,
+    features: Features | StoredFeatures,
     configs: Sequence[ResNetStage2Config],
     backbone: dict[str, Any],
     *,
@@ -104,17 +106,17 @@ def train_heads(
         for folder in folders:
             logs.enter_context(run_log(folder))
         _announce(tables, splits, config)
-        visual = Visual.load(features, device)
-        models = _head_models(configs, visual, tables, splits)
+        visual = visual_of(features, device, config.feature_memory)
+        models = _head_models(configs, visual, tables, splits["train"], device)
 
         def source(split: Split, balanced: bool = False) -> Source:
-            return CachedSource(tables, visual, split, config.batch_size, balanced)
+            return visual.source(tables, split, config.batch_size, balanced)
 
         weights = _weights(splits, config)
         data = prepare(config, weights, tables, splits, source, models[0], CACHED_KNN)
         fitted = []
         for one, folder, model in zip(configs, folders, models, strict=True):
-            about = About(CACHED, one, visual.upright.shape[1], backbone, features.fingerprint, weights)
+            about = About(CACHED, one, visual.dim, backbone, features.fingerprint, weights)
             title = f"[seed {one.seed}] " if len(configs) > 1 else ""
             fitted.append(Fitted(model, MovingHead(model.head, one), about, folder, title))
         clock = time.monotonic()
@@ -129,19 +131,21 @@ def train_heads(
 
 
 def _head_models(
-    configs: Sequence[ResNetStage2Config], visual: Visual, tables: Tables, splits: dict[str, Split]
+    configs: Sequence[ResNetStage2Config],
+    visual: Visual | StreamedVisual,
+    tables: Tables,
+    split: Split,
+    device: torch.device,
 ) -> list[Stage2Model]:
     """A model for each configuration's seed, all of the scale of the training persons."""
-    device = visual.upright.device
-    persons = visual.upright[torch.from_numpy(training_persons(tables, splits["train"])).to(device)]
     models: list[Stage2Model] = []
     for config in configs:
         torch.manual_seed(config.seed)
-        head = build_head(config, visual.upright.shape[1]).to(device)
+        head = build_head(config, visual.dim).to(device)
         if models:
             head.copy_scale(models[0].head)
         else:
-            head.fit_scale(persons, _spatial(tables, splits["train"], device))
+            head.fit_scale(visual.chunks(training_persons(tables, split)), _spatial(tables, split, device))
         models.append(Stage2Model(nn.Identity(), head))
     return models
 
@@ -218,10 +222,10 @@ def _spatial(tables: Tables, split: Split, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _person_features(model: Stage2Model, source: Source) -> Tensor:
-    """(P, D) the backbone's output for the persons of a source, in evaluation mode."""
+def _person_features(model: Stage2Model, source: Source) -> list[Tensor]:
+    """The backbone's output (P, D) for the persons of each batch of a source, in evaluation mode."""
     model.eval()
-    return torch.cat([model.backbone(batch.persons) for batch in source.epoch()])
+    return [model.backbone(batch.persons) for batch in source.epoch()]
 
 
 def _start_from(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:

@@ -77,7 +77,7 @@ class _Standardise(nn.Module):
 
     def __init__(self, rows: Tensor):
         super().__init__()
-        mean, std = mean_and_std(rows)
+        mean, std = mean_and_std([rows])
         self.register_buffer("mean", mean.float())
         self.register_buffer("std", std.float())
 

@@ -81,6 +81,7 @@ train_options = options(
     num_workers_option,
     max_skipped_option,
     click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
+    click.option("--feature_memory", default=0.0, help="GiB for cached features, else streamed.  0: half of all."),
     click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
     click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
     click.option("--resume", type=click.Choice(("auto", "no")), default="no", help="Go on with the folder's run."),

@@ -60,6 +60,7 @@ class ResNetStage2Config:
     data_path: str = "../dataset"
     frame_interval: int = 1
     num_workers: int = 4
+    feature_memory: float = 0.0  # GiB that cached features may take, else they are streamed; 0.0: half of the machine's
     classes: tuple[PairClass, ...] = DEFAULT_CLASSES
     split: SceneSplit = field(default=JRDB_SPLIT)
     # the rest
@@ -131,6 +132,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "layer_decay": (0.01, 1.0),
     "accumulate": (1, 1_000_000),
     "crop_cache": (0.0, 1e6),
+    "feature_memory": (0.0, 1e6),
     "epochs": (1, 100_000),
     "batch_size": (1, 1_000_000),
     "learning_rate": (1e-12, 10.0),

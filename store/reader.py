@@ -57,13 +57,23 @@ def _each_shard(path: Path, manifest: Manifest, take: Callable[[int, Shard], Sha
         return [take(number, shard) for number, shard in enumerate(load_shards(path, manifest))]
 
     def one(number: int) -> Shard:
-        unit = manifest.units[number]
-        shard = read_shard(path / "shards" / unit.shard)
-        _check_belongs(manifest, unit, shard, path)
-        return take(number, shard)
+        return take(number, load_unit(path, manifest, number))
 
     with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter, parsing does not
         return list(pool.map(one, range(len(manifest.units))))
+
+
+def load_unit(path: Path, manifest: Manifest, number: int) -> Shard:
+    """The checked shard of one unit of the complete store in folder `path`. Raises IntegrityError."""
+    unit = manifest.units[number]
+    shard = read_shard(path / "shards" / unit.shard)
+    _check_belongs(manifest, unit, shard, path)
+    return shard
+
+
+def load_unit_tables(path: Path, manifest: Manifest) -> list[Shard]:
+    """Every shard of the complete store at `path`, checked, without its features. Raises IntegrityError."""
+    return _each_shard(path, manifest, lambda _, shard: detached(shard))
 
 
 def load_shards(path: Path, manifest: Manifest) -> list[Shard]:

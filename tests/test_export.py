@@ -72,7 +72,7 @@ def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, S
             if tensor.is_floating_point():
                 tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
     head = build_head(config, loaded.backbone.out_dim)
-    head.fit_scale(torch.rand(50, loaded.backbone.out_dim), torch.rand(50, 8))
+    head.fit_scale([torch.rand(50, loaded.backbone.out_dim)], torch.rand(50, 8))
     model = Stage2Model(backbone, head).eval()
     about = About(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
     kept = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)

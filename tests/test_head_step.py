@@ -26,7 +26,7 @@ def objective(config: ResNetStage2Config) -> Objective:
 def head_of(config: ResNetStage2Config, dtype: torch.dtype = torch.float32) -> FusionHead:
     torch.manual_seed(config.seed)
     head = build_head(config, DIM)
-    head.fit_scale(torch.randn(50, DIM) * 3 + 1, torch.rand(50, 8))
+    head.fit_scale([torch.randn(50, DIM) * 3 + 1], torch.rand(50, 8))
     return head.to(dtype)
 
 

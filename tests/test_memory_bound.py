@@ -20,6 +20,7 @@ from extract.weights import load_backbone
 from tests.jrdb_folder import write_folder
 
 WORKERS, BATCH, UNIT = 2, 4, 40
+EMPTY = extract.batcher.FeatureCollector._empty
 
 
 class Live:
@@ -65,10 +66,8 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
 
             return run
 
-        empty = extract.batcher.FeatureCollector._empty
-
         def counted(self: Any, batches: Live = batches) -> torch.Tensor:
-            tensor = empty(self)
+            tensor: torch.Tensor = EMPTY(self)
             batches.add(tensor)
             return tensor
 
