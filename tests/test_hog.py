@@ -142,6 +142,6 @@ def test_extract_repair_train_evaluate_and_predict_with_it(
     assert found[0] == found[1]
     assert run("predict", "run", "--data_path", data, "--out", "answers.json", "--device", "cpu") == 0
     assert run("report", "run") == 0
-    assert "hog, weights" not in Path("run/report.html").read_text()
+    assert "<th>weights</th><td><code>none</code>" in Path("run/report.html").read_text()
     assert run("finetune", "--from", "run", "--checkpoint_dir", "tuned") == 2
     assert "nothing to train" in capsys.readouterr().err
