@@ -21,6 +21,7 @@ from configs.options import (
     train_options,
 )
 from configs.presets import PRESETS
+from configs.ranks import rank
 from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
@@ -128,6 +129,8 @@ def _train(context: click.Context, settings: dict[str, Any]) -> None:
     )
     with console(sys.stderr if given["as_json"] else sys.stdout):
         finished = start(config, beside)
+    if rank() > 0:
+        return
     found = finished.results | {"run": str(finished.folder)}
     _show(found, given["as_json"], lambda values: f"Run folder: {values['run']}")
 

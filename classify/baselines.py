@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from classify.batches import Source
 from classify.metrics import Metrics, confusion, metrics_of
+from classify.model import Stage2Model
 from classify.selection import Split
 from store.neighbors import nearest
 
@@ -26,12 +26,12 @@ def majority(splits: Mapping[str, Split], num_classes: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def pair_features(backbone: nn.Module, source: Source) -> tuple[Floats32, Labels]:
+def pair_features(model: Stage2Model, source: Source) -> tuple[Floats32, Labels]:
     """Symmetric pair features [va + vb, |va - vb|] (m, 2D) of the backbone's output, and the labels (m,), in order."""
-    backbone.eval()
+    model.eval()
     rows, labels = [], []
     for batch in source.epoch():
-        persons = backbone(batch.persons)  # (P, D)
+        persons = model.features(batch)  # (P, D)
         va, vb = persons[batch.a], persons[batch.b]
         rows.append(torch.cat((va + vb, (va - vb).abs()), dim=1).cpu().numpy())
         labels.append(batch.label.cpu().numpy())

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classify.distributed import together
 from classify.selection import Split
 from store.tables import Features, Floats, Ints, Tables
 
@@ -18,7 +19,8 @@ CHUNK = 8192  # persons
 class PairBatch:
     """B pairs of P persons, on one device.
 
-    `persons` are feature rows (P, D) float32 in cached mode and crops (P, 3, S, S) uint8 in end-to-end mode.
+    `persons` are feature rows (P, D) float32 in cached mode and crops (P, 3, S, S) uint8 in end-to-end mode; where
+    several ranks train together, those of this rank's share alone (see classify.distributed).
     """
 
     persons: Tensor
@@ -26,6 +28,11 @@ class PairBatch:
     b: Tensor  # (B,) int64, rows of `persons`
     spatial: Tensor  # (B, 8) float32, see extract.spatial
     label: Tensor  # (B,) int64, class index
+
+    @property
+    def count(self) -> int:
+        """P, over all ranks: every person stands in a pair."""
+        return int(torch.maximum(self.a.max(), self.b.max())) + 1 if together() else len(self.persons)
 
 
 class Source(Protocol):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classify.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
+from classify.distributed import share
 from classify.selection import Split
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.crops import crop_people
@@ -67,7 +68,7 @@ class CropSource:
         """The batch of the samples `part` (B,), on the CPU."""
         persons, places = np.unique(self._pairs[part.numpy()], return_inverse=True)
         rows = torch.from_numpy(places.reshape(-1, 2).T.copy())  # (2, B)
-        return PairBatch(self._crops(persons), rows[0], rows[1], self._spatial[part], self._label[part])
+        return PairBatch(self._crops(share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
 
     def _crops(self, persons: NDArray[np.int64]) -> Tensor:
         """(P, 3, S, S) uint8 crops of person rows (P,), sorted, so that those of a frame stand together."""
@@ -76,7 +77,8 @@ class CropSource:
             crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._crop_size)
             for frame in np.unique(frames)
         ]
-        return torch.cat(crops)
+        nobody = torch.empty((0, 3, self._crop_size, self._crop_size), dtype=torch.uint8)  # a rank without a share
+        return torch.cat([nobody, *crops])
 
 
 def _on_device(batch: PairBatch, device: torch.device) -> PairBatch:

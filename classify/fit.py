@@ -19,6 +19,7 @@ from classify.progress import log_train, log_validation
 from classify.schedule import learning_rate
 from classify.step import Moving
 from configs.errors import CheckpointError, Stage2Error
+from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 
 Fit = Generator[tuple[PairBatch, float], Tensor, list[Record]]
@@ -105,7 +106,7 @@ def _keep(fitted: Fitted, history: list[Record], order: torch.Generator) -> None
     record = history[-1]
     about, folder = fitted.about, fitted.folder
     best = best_of(history) is record
-    if best:
+    if best and rank() == 0:
         save(folder / BEST, about, fitted.model, record)
     log_validation(record, best, fitted.title)
     extra = {
@@ -113,8 +114,9 @@ def _keep(fitted: Fitted, history: list[Record], order: torch.Generator) -> None
         "history": history,
         "random": _random_state(fitted.model, order),
     }
-    save(folder / LAST, about, fitted.model, record, **extra)
-    write_history(folder / METRICS, history)
+    if rank() == 0:
+        save(folder / LAST, about, fitted.model, record, **extra)
+        write_history(folder / METRICS, history)
 
 
 def _finished(history: list[Record], config: ResNetStage2Config) -> bool:

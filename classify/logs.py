@@ -6,21 +6,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from configs.ranks import rank
+
 NAME = "stage2"
 LOG = "training.log"
 
 
 @contextmanager
 def console(stream: TextIO) -> Iterator[None]:
-    """Sends the product's log lines, bare, to `stream` for the length of the block."""
-    with _attached(logging.StreamHandler(stream)):
+    """Sends the product's log lines, bare, to `stream` for the length of the block; of several ranks, the first's."""
+    with _attached(logging.StreamHandler(stream) if rank() == 0 else logging.NullHandler()):
         yield
 
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
     """Appends the product's log lines, bare, to training.log in `folder` for the length of the block."""
-    with _attached(logging.FileHandler(folder / LOG, encoding="utf-8")):
+    with _attached(logging.FileHandler(folder / LOG, encoding="utf-8") if rank() == 0 else logging.NullHandler()):
         yield
 
 

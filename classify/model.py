@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from classify.batches import PairBatch
+from classify.distributed import gathered
 from classify.head import FusionHead
 
 
@@ -16,9 +17,13 @@ class Stage2Model(nn.Module):
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Logits (B, C) of a batch of B pairs."""
-        features = self.backbone(batch.persons)  # (P, D)
-        logits: Tensor = self.head(features, batch.a, batch.b, batch.spatial)
+        logits: Tensor = self.head(self.features(batch), batch.a, batch.b, batch.spatial)
         return logits
+
+    def features(self, batch: PairBatch) -> Tensor:
+        """The backbone's output (P, D) for the persons of a batch, those of other ranks included."""
+        own: Tensor = self.backbone(batch.persons)
+        return gathered(own, batch.count)
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that training moves; frozen ones are left out."""

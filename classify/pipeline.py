@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from classify.checkpoint import BEST, END_TO_END, load
+from classify.distributed import joined
 from classify.evaluate_run import check_backbone
 from classify.run import train_end_to_end, train_heads
 from classify.run_folder import check_run_folder
 from classify.run_parts import Run
 from classify.seeds import train_seeds
 from classify.streamed import open_features
-from configs.errors import MismatchError
+from configs.errors import ConfigError, MismatchError
 from configs.extraction_config import ExtractionConfig
+from configs.ranks import ranks, restarted
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.dataset import read_dataset
 from extract.device import pick_device
@@ -51,8 +53,26 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     Raises:
         Stage2Error: of any kind; see `train_cached`, `train_end_to_end` and `extract`.
     """
+    if restarted():  # by torchrun, after a process had died
+        options = replace(options, resume=True)
     if not options.resume:
         check_run_folder(config, options.overwrite)
+    if ranks() == 1:
+        return _train(config, options)
+    _check_several(config)
+    with joined(pick_device(config.device)):
+        return _train(config, options)
+
+
+def _check_several(config: ResNetStage2Config) -> None:
+    """What several processes, as torchrun starts them, can do together. Raises ConfigError."""
+    if config.freeze_backbone:
+        raise ConfigError("training the head alone takes one process; start it without torchrun")
+    if config.batchnorm == "train":
+        raise ConfigError("with batchnorm train each process would see another batch; use --batchnorm frozen")
+
+
+def _train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     loaded = load_backbone(config.backbone_name, config.weights)
     if config.freeze_backbone:
         return _train_cached(config, options, loaded)

@@ -225,7 +225,7 @@ def _spatial(tables: Tables, split: Split, device: torch.device) -> Tensor:
 def _person_features(model: Stage2Model, source: Source) -> list[Tensor]:
     """The backbone's output (P, D) for the persons of each batch of a source, in evaluation mode."""
     model.eval()
-    return [model.backbone(batch.persons) for batch in source.epoch()]
+    return [model.features(batch) for batch in source.epoch()]
 
 
 def _start_from(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:

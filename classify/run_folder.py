@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs.errors import ConfigError, StorageError
+from configs.ranks import rank, ranks
 from configs.resnet_stage2_config import ResNetStage2Config
 
 ROOT = Path("checkpoints")
@@ -11,7 +12,14 @@ REST = ("training.log", "metrics.jsonl", "confusion_matrix.png", "curves.png")
 
 
 def check_run_folder(config: ResNetStage2Config, overwrite: bool = False) -> None:
-    """Raises ConfigError where `checkpoint_dir` already holds a run and `overwrite` is not given."""
+    """Raises ConfigError where `checkpoint_dir` already holds a run and `overwrite` is not given.
+
+    Several ranks need a `checkpoint_dir`, by which all of them, and those of a restart, find the run.
+    """
+    if ranks() > 1 and not config.checkpoint_dir:
+        raise ConfigError("several processes need a folder that all of them know; give --checkpoint_dir")
+    if rank() > 0:
+        return
     folder = Path(config.checkpoint_dir)
     if config.checkpoint_dir and not overwrite and any((folder / name).exists() for name in MARKS):
         raise ConfigError(f"{folder} already holds a run; choose another --checkpoint_dir, or give --overwrite")
@@ -28,6 +36,8 @@ def open_run_folder(config: ResNetStage2Config, overwrite: bool = False, resume:
         StorageError: the folder cannot be made.
     """
     folder = Path(config.checkpoint_dir)
+    if rank() > 0:  # what rank 0 opens
+        return folder
     if resume and config.checkpoint_dir and (folder / "last.pth").exists():
         return folder
     died_early = resume and not (folder / "final_results.json").exists()

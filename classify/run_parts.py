@@ -10,6 +10,7 @@ import torch
 from classify.baselines import knn, majority, pair_features
 from classify.batches import Source
 from classify.checkpoint import BEST, LAST, load, restore
+from classify.distributed import wait_for_all
 from classify.evaluate import evaluate
 from classify.fit import Fit, Fitted, fit
 from classify.history import Record
@@ -20,6 +21,7 @@ from classify.progress import log_data, log_test
 from classify.results import CONFIG, RESULTS, results_of, write_json
 from classify.selection import Split
 from classify.spatial_baseline import spatial_only
+from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
 
@@ -67,7 +69,7 @@ def prepare(
     pairs = {}
     for name, split in splits.items():
         sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
-        pairs[name] = pair_features(model.backbone, source(sample))
+        pairs[name] = pair_features(model, source(sample))
     baselines = {
         "majority": majority(splits, total),
         "spatial_only": spatial_only(tables, splits, objective, config.balance == "sampler", config.seed),
@@ -78,7 +80,9 @@ def prepare(
 
 def begin(fitted: Fitted, data: Data, *, warm: bool, resume: bool) -> Fit:
     """The fit of a run, from its start or, with `resume`, from where its last.pth left off."""
-    write_json(fitted.folder / CONFIG, fitted.about.config.to_dict())
+    wait_for_all()  # rank 0 has opened the folder
+    if rank() == 0:
+        write_json(fitted.folder / CONFIG, fitted.about.config.to_dict())
     last = load(fitted.folder / LAST, resume=True) if resume and (fitted.folder / LAST).exists() else None
     torch.manual_seed(fitted.about.config.seed)
     return fit(fitted, data.sources["train"], data.sources["val"], data.objective, warm=warm, resume=last)
@@ -87,6 +91,7 @@ def begin(fitted: Fitted, data: Data, *, warm: bool, resume: bool) -> Fit:
 def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str, float]) -> Run:
     """Test of the best model -> results -> plots."""
     clock = time.monotonic()
+    wait_for_all()  # rank 0 has written the best model
     restore(fitted.model, load(fitted.folder / BEST).model, BEST)  # what is reported is what is on the disk
     test = evaluate(fitted.model, data.sources["test"], data.objective, "test")
     log_test(test, data.baselines, fitted.title)
@@ -94,6 +99,7 @@ def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str,
     results = results_of(fitted.about, history, test, data.baselines, seconds)
     total = len(fitted.about.config.classes)
     results["pairs_per_class"] = {name: split.counts(total).tolist() for name, split in data.splits.items()}
-    write_json(fitted.folder / RESULTS, results)
-    plot_run(fitted.folder, results, history)
+    if rank() == 0:
+        write_json(fitted.folder / RESULTS, results)
+        plot_run(fitted.folder, results, history)
     return Run(fitted.folder, results)

@@ -11,6 +11,7 @@ from classify.results import CONFIG, RESULTS, write_json
 from classify.run_folder import open_run_folder
 from classify.run_parts import Run
 from configs.errors import ConfigError
+from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.commit import publish
 
@@ -40,9 +41,10 @@ def train_seeds(
     runs = train([replace(config, seed=seed, checkpoint_dir=str(folder / f"seed-{seed}")) for seed in numbers])
     best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
     results = best.results | {"seeds": _spread(runs, best)}
-    for name in (BEST, CONFIG, "metrics.jsonl", "confusion_matrix.png", "curves.png"):
-        _copy(best.folder / name, folder / name)
-    write_json(folder / RESULTS, results)
+    if rank() == 0:
+        for name in (BEST, CONFIG, "metrics.jsonl", "confusion_matrix.png", "curves.png"):
+            _copy(best.folder / name, folder / name)
+        write_json(folder / RESULTS, results)
     return Run(folder, results)
 
 

@@ -7,6 +7,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from classify.batches import PairBatch
+from classify.distributed import sum_gradients
 from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.rates import rate_groups
@@ -42,6 +43,7 @@ class AutogradStep:
         loss = self._objective.loss(self._model(batch), batch.label)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self._model.backbone.parameters())
         clip_grad_norm_(self._parameters, self._clip)
         self.optimizer.step()
         return loss.detach()
