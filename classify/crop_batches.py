@@ -1,15 +1,18 @@
 """The source of end-to-end batches: crops of the persons of a batch, read ahead of the model."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from classify.augment import augment, draw
 from classify.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
 from classify.distributed import share
+from classify.person_cache import Persons, PersonSource
 from classify.selection import Split
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.crops import crop_people
@@ -20,30 +23,31 @@ from store.tables import Tables
 
 
 class CropSource:
-    """Batches of crops: each person of a batch stands once, each frame of a batch is decoded once.
+    """Batches of crops: each person of a batch stands once, however many of its pairs it is in.
 
     A pool of `num_workers` threads (decoding and cropping release the GIL) reads at most that many batches ahead;
-    with 0 workers the batch is read when it is asked for. The order does not depend on the workers.
+    with 0 workers the batch is read when it is asked for. The order does not depend on the workers. Where the
+    configuration says so, training batches are augmented on the device, by numbers that the epoch's generator and
+    the batch's place in the epoch settle.
     """
 
     def __init__(
         self,
         tables: Tables,
-        image_paths: Sequence[Path],  # (F,)
+        persons: PersonSource,
         split: Split,
         config: ResNetStage2Config,
         *,
         device: torch.device,
         balanced: bool = False,
     ):
-        self._tables = tables
-        self._paths = image_paths
+        self._persons = persons
         self._pairs = sorted_pairs(tables, split)  # (m, 2)
         self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
         self._label = torch.from_numpy(split.labels.copy())  # (m,)
         self._weights = sampling_weights(split) if balanced else None
         self._batch_size = config.batch_size
-        self._crop_size = config.crop_size
+        self._augment = config.augment
         self._device = device
         self._workers = config.num_workers
         self.samples = len(split.labels)
@@ -56,29 +60,72 @@ class CropSource:
             FrameError: an image cannot be read.
         """
         order = torch.arange(self.samples)
+        seed = None
         if generator is not None:
             order = draw_order(self.samples, self._weights, generator)
+            seed = int(torch.randint(2**62, (), generator=generator)) if self._augment else None
         parts = torch.split(order, self._batch_size)
         with single_threaded(max(1, self._workers)) as pool:
             readers = pool if self._workers else None
-            for batch in read_ahead(self._read, parts, readers, self._workers + 1):
-                yield _on_device(batch, self._device)
+            for index, batch in enumerate(read_ahead(self._read, parts, readers, self._workers + 1)):
+                here = _on_device(batch, self._device)
+                yield here if seed is None else _augmented(here, seed, index)
 
     def _read(self, part: Tensor) -> PairBatch:
         """The batch of the samples `part` (B,), on the CPU."""
         persons, places = np.unique(self._pairs[part.numpy()], return_inverse=True)
         rows = torch.from_numpy(places.reshape(-1, 2).T.copy())  # (2, B)
-        return PairBatch(self._crops(share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
+        return PairBatch(self._persons(share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
 
-    def _crops(self, persons: NDArray[np.int64]) -> Tensor:
-        """(P, 3, S, S) uint8 crops of person rows (P,), sorted, so that those of a frame stand together."""
+
+class FrameCrops:
+    """A `PersonSource`: crops cut from the images, each frame that is asked for decoded once a call."""
+
+    def __init__(self, tables: Tables, image_paths: Sequence[Path], crop_size: int) -> None:
+        """Args:
+        image_paths: (F,) the image of each frame.
+        """
+        self._tables = tables
+        self._paths = image_paths
+        self._size = crop_size
+
+    def __call__(self, persons: Persons) -> Tensor:
+        """See `PersonSource`. Raises FrameError."""
         frames = np.searchsorted(self._tables.frame_offset, persons, side="right") - 1
         crops = [
-            crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._crop_size)
+            crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
             for frame in np.unique(frames)
         ]
-        nobody = torch.empty((0, 3, self._crop_size, self._crop_size), dtype=torch.uint8)  # a rank without a share
+        nobody = torch.empty((0, 3, self._size, self._size), dtype=torch.uint8)  # a rank without a share
         return torch.cat([nobody, *crops])
+
+
+class CropReader(Protocol):
+    """What `store.crop_reader.open_crops` gives."""
+
+    tables: Tables
+    crop_size: int
+
+    def rows(self, persons: Persons) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        """Person rows (P,) -> (P, 3 * S * S)."""
+
+
+class StoredCrops:
+    """A `PersonSource`: crops as an extraction stored them."""
+
+    def __init__(self, reader: CropReader) -> None:
+        self._reader = reader
+
+    def __call__(self, persons: Persons) -> Tensor:
+        """See `PersonSource`. Raises IntegrityError."""
+        size = self._reader.crop_size
+        crops = torch.from_numpy(self._reader.rows(persons)).view(-1, 3, size, size)
+        return crops.contiguous(memory_format=torch.channels_last)
+
+
+def _augmented(batch: PairBatch, seed: int, index: int) -> PairBatch:
+    """The batch with other crops. What its pairs are, their eight features and their labels, stays as it is."""
+    return replace(batch, persons=augment(batch.persons, draw(seed, index, batch.count)))
 
 
 def _on_device(batch: PairBatch, device: torch.device) -> PairBatch:

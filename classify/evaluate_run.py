@@ -9,7 +9,7 @@ from torch import nn
 
 from classify.batches import Source
 from classify.checkpoint import END_TO_END, Checkpoint, build_model, part
-from classify.crop_batches import CropSource
+from classify.crop_batches import CropSource, FrameCrops
 from classify.evaluate import evaluate
 from classify.losses import Objective
 from classify.selection import select_split
@@ -65,7 +65,9 @@ def evaluate_crops(
         FrameError: an image cannot be read.
     """
     samples = select_split(tables, checkpoint.about.config, split)
-    source = CropSource(tables, image_paths, samples, checkpoint.about.config, device=device)
+    config = checkpoint.about.config
+    crops = FrameCrops(tables, image_paths, config.crop_size)
+    source = CropSource(tables, crops, samples, config, device=device)
     return _evaluate(checkpoint, backbone, source, split, device)
 
 

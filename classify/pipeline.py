@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from classify.checkpoint import BEST, END_TO_END, load
+from classify.crop_batches import FrameCrops
 from classify.distributed import joined
 from classify.evaluate_run import check_backbone
 from classify.run import train_end_to_end, train_heads
@@ -126,7 +127,7 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
         fresh.checkpointing = config.checkpointing
         return train_end_to_end(
             dataset.tables,
-            dataset.image_paths,
+            FrameCrops(dataset.tables, dataset.image_paths, config.crop_size),
             fresh,
             config,
             identity,

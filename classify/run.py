@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from classify.head_step import MovingHead
 from classify.logs import run_log
 from classify.losses import class_weights
 from classify.model import Stage2Model
+from classify.person_cache import PersonSource, keep_persons
 from classify.progress import log_configuration
 from classify.run_folder import open_run_folder
 from classify.run_parts import Run, begin, finish, prepare
@@ -152,7 +152,7 @@ def _head_models(
 
 def train_end_to_end(
     tables: Tables,
-    image_paths: Sequence[Path],
+    crops: PersonSource,
     backbone: Backbone,
     config: ResNetStage2Config,
     identity: dict[str, Any],
@@ -165,7 +165,7 @@ def train_end_to_end(
 
     Args:
         tables: with frame sizes and spatial features.
-        image_paths: (F,) the image of each frame.
+        crops: of the tables' persons, from images or from a store.
         backbone: where training starts; parameters that need no gradient stay as they are.
         config: the run.
         identity: of the backbone's starting weights, plain values; goes into the checkpoints.
@@ -189,9 +189,10 @@ def train_end_to_end(
     with run_log(folder), _memory_checked():
         _announce(tables, splits, config)
         model.to(device)
+        persons = keep_persons(crops, tables, splits, backbone, config)
 
         def source(split: Split, balanced: bool = False) -> Source:
-            return CropSource(tables, image_paths, split, config, device=device, balanced=balanced)
+            return CropSource(tables, persons, split, config, device=device, balanced=balanced)
 
         if start is None:
             sample = splits["train"].sample(SCALE_PAIRS, config.seed)

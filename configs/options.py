@@ -123,4 +123,6 @@ finetune_options = options(
     click.option("--freeze_blocks", default=0, help="1-4: the stem and so many stages stay as they are."),
     click.option("--backbone_lr", default=0.0, help="Learning rate of the backbone.  0: --lr, as the head."),
     click.option("--layer_decay", default=1.0, help="A stage's learning rate over that of the next one."),
+    click.option("--augment", is_flag=True, help="Mirror, shift, brighten and partly hide the training crops."),
+    click.option("--crop_cache", default=1.0, help="GiB of memory for decoded crops."),
 )

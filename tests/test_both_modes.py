@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classify.batches import CachedSource, Source, Visual
 from classify.checkpoint import build_model, load
-from classify.crop_batches import CropSource
+from classify.crop_batches import CropSource, FrameCrops
 from classify.pipeline import TrainOptions, train
 from classify.run_parts import Run
 from classify.selection import select_split
@@ -61,6 +61,7 @@ def test_cached_logits_are_end_to_end_logits(
     dataset = read_dataset(Path(config.data_path), Selection(1, "paired"), 0.0)
     split = select_split(dataset.tables, config, "test")
     backbone = load_backbone("resnet18", "random").backbone
-    images = logits(run, backbone, CropSource(dataset.tables, dataset.image_paths, split, config, device=CPU))
+    crops = FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
+    images = logits(run, backbone, CropSource(dataset.tables, crops, split, config, device=CPU))
     assert cached.shape == images.shape
     assert float((cached - images).abs().max() / images.abs().max()) < bound

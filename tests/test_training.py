@@ -12,7 +12,7 @@ from torch import nn
 
 from classify.batches import CachedSource, Visual
 from classify.checkpoint import build_model, load
-from classify.crop_batches import CropSource
+from classify.crop_batches import CropSource, FrameCrops
 from classify.evaluate_run import evaluate_crops, evaluate_features
 from classify.run import train_cached, train_end_to_end, train_heads
 from classify.run_parts import Run
@@ -52,6 +52,10 @@ def history(run: Run) -> list[dict[str, Any]]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, list[Path]]:
     tables = make_tables(frames=3, people=5, pairs=4)
     return tables, write_images(tables, tmp_path_factory.mktemp("images"))
+
+
+def with_crops(tables: Tables, paths: list[Path]) -> tuple[Tables, FrameCrops]:
+    return tables, FrameCrops(tables, paths, 32)
 
 
 def features_of(backbone: nn.Module, tables: Tables, paths: list[Path]) -> Features:
@@ -116,7 +120,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
         if mode == "cached":
             return train_cached(make_features(make_tables()), config, ABOUT, resume=resume)
         torch.manual_seed(0)
-        return train_end_to_end(*pictures, TinyBackbone(), config, ABOUT, resume=resume)  # type: ignore[arg-type]
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=resume)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
     from classify import fit
@@ -150,7 +154,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
         if mode == "cached":
             return train_cached(make_features(make_tables(frames=2)), config, ABOUT, resume=True)
         torch.manual_seed(0)
-        return train_end_to_end(*pictures, TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
     rate, calls = fit._rate, 0
@@ -180,7 +184,7 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
     device = torch.device("cpu")
     sources = (
         CachedSource(pictures[0], Visual.load(features, device), split, 8),
-        CropSource(*pictures, split, small_config(), device=device),
+        CropSource(*with_crops(*pictures), split, small_config(), device=device),
     )
     models = (build_model(checkpoint, nn.Identity()), build_model(checkpoint, backbone))
     with torch.no_grad():
@@ -197,7 +201,7 @@ def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple
     backbone = TinyBackbone()
     head = train_cached(features_of(backbone, *pictures), small_config(tmp_path / "head"), ABOUT)
     start = load(head.folder / "best_model.pth")
-    tuned = train_end_to_end(*pictures, backbone, small_config(tmp_path / "tuned"), ABOUT, start=start)  # type: ignore[arg-type]
+    tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), ABOUT, start=start)  # type: ignore[arg-type]
     first = history(tuned)[0]
     best = max(history(head), key=lambda record: (record["val_mpca"], -record["val_loss"]))
     assert first["epoch"] == 0
@@ -213,7 +217,7 @@ def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
         torch.manual_seed(0)
         backbone = TinyBackbone(freeze=frozen)
         before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-        train_end_to_end(*pictures, backbone, small_config(tmp_path / str(frozen)), ABOUT)  # type: ignore[arg-type]
+        train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / str(frozen)), ABOUT)  # type: ignore[arg-type]
         after = backbone.state_dict()
         moved = {key for key in before if not torch.equal(before[key], after[key])}
         if frozen:
@@ -225,7 +229,9 @@ def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
 def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> None:
     tables, paths = pictures
     split = select(tables, small_config())["train"]
-    source = CropSource(tables, paths, split, replace(small_config(), batch_size=24), device=torch.device("cpu"))
+    source = CropSource(
+        *with_crops(tables, paths), split, replace(small_config(), batch_size=24), device=torch.device("cpu")
+    )
     batch = next(source.epoch())
     assert len(batch.persons) == len(np.unique(tables.pair[split.pairs]))
     rows = np.unique(tables.pair[split.pairs])
@@ -238,7 +244,7 @@ def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> 
 def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: int) -> None:
     def batches(config: ResNetStage2Config) -> list[Any]:
         split = select(pictures[0], config)["train"]
-        source = CropSource(*pictures, split, config, device=torch.device("cpu"))
+        source = CropSource(*with_crops(*pictures), split, config, device=torch.device("cpu"))
         return list(source.epoch(torch.Generator().manual_seed(3)))
 
     plain, ahead = batches(small_config()), batches(small_config(num_workers=workers))
