@@ -5,9 +5,7 @@ Datasets are contiguous, so the arrays are views of the bytes that were just has
 """
 
 import hashlib
-import io
 import json
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from configs.errors import IntegrityError
 from store.commit import sha256
+from store.hdf5_image import has, open_image, stored_array, text_attributes
 from store.tables import Floats, Ints
 
 # name -> (kind of number, rank); visual_flipped is there in a store of two views only
@@ -110,13 +109,13 @@ def parse_shard(image: bytes, name: str) -> Shard:
         IntegrityError: a dataset is missing, of another shape or type, or its rows contradict another's.
     """
     try:
-        with h5py.File(io.BytesIO(image), "r") as file:
+        with open_image(image) as file:
             arrays: dict[str, Any] = {
-                key: _view(file, key, image)
-                for key in _LAYOUT
-                if key not in _OPTIONAL or file.id.links.exists(key.encode())
+                key: stored_array(file, key, kind, rank, image)
+                for key, (kind, rank) in _LAYOUT.items()
+                if key not in _OPTIONAL or has(file, key)
             }
-            attributes = {key: _text(file.attrs[key]) for key in file.attrs}
+            attributes = text_attributes(file)
         skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
         label_sets = tuple(_labels(line) for line in arrays.pop("label_sets"))
         arrays.setdefault("visual_flipped", None)
@@ -167,37 +166,6 @@ def matches(path: Path) -> bool:
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
     return np.array([text.encode() for text in texts], dtype=None if texts else "S1")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"an attribute is {type(value).__name__} instead of text")
-    value.encode()  # h5py lets bytes that are no UTF-8 through as lone surrogates
-    return value
-
-
-def _view(file: h5py.File, key: str, image: bytes) -> NDArray[Any]:
-    """A dataset as a view of the file's bytes; anything but a plain contiguous dataset of this file is refused."""
-    link = key.encode()
-    # by the link itself: asking for the name would follow it into another file
-    if not file.id.links.exists(link) or file.id.links.get_info(link).type != h5py.h5l.TYPE_HARD:
-        raise ValueError(f"{key} is no dataset of this file")
-    # the library's own handles: a thousand shards are opened in the time that h5py's objects take for a hundred
-    dataset = h5py.h5o.open(file.id, link)
-    if not isinstance(dataset, h5py.h5d.DatasetID):
-        raise ValueError(f"{key} is no dataset")
-    plist = dataset.get_create_plist()  # before its shape, which a virtual dataset asks of other files
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
-        raise ValueError(f"{key} is not stored in one piece in this file")
-    (kind, rank), dtype, shape = _LAYOUT[key], dataset.dtype, dataset.shape
-    if dtype.kind != kind or len(shape) != rank or dtype.byteorder == ">":
-        raise ValueError(f"{key} has type {dtype} and rank {len(shape)}")
-    offset, count = dataset.get_offset(), math.prod(shape)
-    if count == 0:
-        return np.empty(shape, dtype)
-    if offset is None or offset + count * dtype.itemsize > len(image):
-        raise ValueError(f"{key} is declared and not stored")
-    return np.frombuffer(image, dtype, count, offset).reshape(shape)
 
 
 def _labels(line: bytes) -> tuple[str, ...]:
