@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configs.errors import DeviceError
-from configs.ranks import rank, ranks
+from configs.ranks import rank, ranks, restarts
 
 
 @contextmanager
@@ -40,7 +40,11 @@ def joined(device: torch.device) -> Iterator[None]:
                 f"give it --nproc_per_node {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    # torchrun keeps its store over a restart: without a name of their own the new processes would find the addresses
+    # of the dead ones
+    store = dist.PrefixStore(f"attempt {restarts()}", store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=number, world_size=size)
     try:
         yield
     finally:

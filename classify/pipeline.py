@@ -17,7 +17,7 @@ from classify.seeds import train_seeds
 from classify.streamed import open_features
 from configs.errors import ConfigError, MismatchError
 from configs.extraction_config import ExtractionConfig
-from configs.ranks import ranks, restarted
+from configs.ranks import ranks, restarts
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.dataset import read_dataset
 from extract.device import pick_device
@@ -54,7 +54,7 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     Raises:
         Stage2Error: of any kind; see `train_cached`, `train_end_to_end` and `extract`.
     """
-    if restarted():  # by torchrun, after a process had died
+    if restarts():  # by torchrun, after a process had died
         options = replace(options, resume=True)
     if not options.resume:
         check_run_folder(config, options.overwrite)

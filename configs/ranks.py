@@ -13,6 +13,6 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process again, after one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started the processes again, after one of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
