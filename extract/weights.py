@@ -83,9 +83,12 @@ def state_sha256(state: State) -> str:
 def backbone_state(path: Path) -> State:
     """The backbone's tensors of a file: a torchvision state_dict, or the checkpoint of an end-to-end run.
 
+    The folder of a run stands for its best_model.pth.
+
     Raises:
         WeightsError: the file is missing, damaged, holds more than tensors and plain values, or holds no backbone.
     """
+    path = path / "best_model.pth" if path.is_dir() else path
     try:
         content = read_tensor_file(path)
     except ValueError as error:

@@ -70,6 +70,20 @@ def test_it_goes_back_into_the_cache(place: Path, capsys: pytest.CaptureFixture[
     assert run("train", "--data_path", "data", *QUICK, *weights, *options, "--store", "tuned.store") == 0
 
 
+def test_its_store_is_found_by_its_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's folder says which backbone; the store of it that lies under stores/ needs no option."""
+    weights = ("--weights", "tuned", "--crop_size", "32")
+    assert run("extract", "--data_path", "data", *QUICK, *weights, "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert Path(made["path"]).parent == Path("stores")
+    options = ("--visual_dim", "8", "--epochs", "1", "--freeze_backbone", "--checkpoint_dir", "found", "--json")
+    assert run("train", "--data_path", "data", *QUICK, *weights, *options) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["store_fingerprint"] == made["fingerprint"]
+    assert results["seconds"]["extract"] < 1
+    assert len(list(Path("stores").glob("*.store"))) == 2  # the head's, and this one
+
+
 def test_another_backbones_head_and_store_are_refused_by_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = Backbone("resnet18", freeze=True).resnet.state_dict()
     torch.save(state, place / "other.pth")
