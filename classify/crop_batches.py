@@ -12,6 +12,7 @@ from torch import Tensor
 from classify.augment import augment, draw
 from classify.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
 from classify.distributed import share
+from classify.group_order import draw_groups, groups_of
 from classify.person_cache import Persons, PersonSource
 from classify.selection import Split
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -46,6 +47,7 @@ class CropSource:
         self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
         self._label = torch.from_numpy(split.labels.copy())  # (m,)
         self._weights = sampling_weights(split) if balanced else None
+        self._groups = groups_of(self._pairs)
         self._batch_size = config.batch_size
         self._augment = config.augment
         self._device = device
@@ -62,7 +64,7 @@ class CropSource:
         order = torch.arange(self.samples)
         seed = None
         if generator is not None:
-            order = draw_order(self.samples, self._weights, generator)
+            order = self._draw(generator)
             seed = int(torch.randint(2**62, (), generator=generator)) if self._augment else None
         parts = torch.split(order, self._batch_size)
         with single_threaded(max(1, self._workers)) as pool:
@@ -70,6 +72,12 @@ class CropSource:
             for index, batch in enumerate(read_ahead(self._read, parts, readers, self._workers + 1)):
                 here = _on_device(batch, self._device)
                 yield here if seed is None else _augmented(here, seed, index)
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """(m,) the samples of a training epoch; where classes are not balanced, those that share a person together."""
+        if self._weights is None:
+            return draw_groups(self._groups, generator)
+        return draw_order(self.samples, self._weights, generator)
 
     def _read(self, part: Tensor) -> PairBatch:
         """The batch of the samples `part` (B,), on the CPU."""
@@ -96,8 +104,9 @@ class FrameCrops:
             crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
             for frame in np.unique(frames)
         ]
-        nobody = torch.empty((0, 3, self._size, self._size), dtype=torch.uint8)  # a rank without a share
-        return torch.cat([nobody, *crops])
+        if not crops:  # a rank without a share
+            crops = [torch.empty((0, 3, self._size, self._size), dtype=torch.uint8)]
+        return torch.cat(crops)
 
 
 class CropReader(Protocol):
