@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from configs.errors import Stage2Error
 from configs.options import (
@@ -15,14 +14,17 @@ from configs.options import (
     compare_options,
     data_path_option,
     device_option,
+    evaluate_options,
     extract_options,
     finetune_options,
     num_workers_option,
+    predict_options,
+    run_config,
+    run_weights_option,
     train_options,
 )
 from configs.presets import PRESETS
 from configs.ranks import rank
-from configs.splits import SPLIT_NAMES
 
 SKIPPED = 3  # exit code: finished, with skipped items
 FAULTY = 4  # exit code: a store is not what it should be
@@ -96,29 +98,8 @@ def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
     _train(context, next(choice.settings for choice in PRESETS if choice.name == preset))
 
 
-# option -> field of ResNetStage2Config, where the names differ
-_FIELD = {
-    "backbone": "backbone_name",
-    "visual_dim": "visual_feature_dim",
-    "fusion": "fusion_strategy",
-    "lr": "learning_rate",
-}
-_SWITCH = {"no_geometric": "use_geometric", "no_scene_context": "use_scene_context"}
-_BESIDE = {"store", "max_skipped", "overwrite", "seeds", "config_file", "as_json", "preset", "resume", "start"}
-
-
 def _train(context: click.Context, settings: dict[str, Any]) -> None:
-    """The preset's settings < the file's < the options that were typed."""
-    from configs.files import read_toml
-    from configs.resnet_stage2_config import ResNetStage2Config
-
-    given = context.params
-    if given["config_file"] is not None:
-        settings = settings | read_toml(given["config_file"])
-    typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE} - _BESIDE
-    options = {_FIELD.get(name, name): given[name] for name in typed if name not in _SWITCH}
-    switches = {_SWITCH[name]: not given[name] for name in typed if name in _SWITCH}
-    config = ResNetStage2Config.from_dict(settings | options | switches)
+    given, config = context.params, run_config(context, settings)
     from classify.logs import console
     from classify.pipeline import TrainOptions
     from classify.pipeline import train as start
@@ -136,17 +117,11 @@ def _train(context: click.Context, settings: dict[str, Any]) -> None:
 
 
 _run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-_run_weights = click.option("--weights", default="", show_default=False, help="The run's backbone file, if it moved.")
 
 
 @stage2.command()
 @_run_folder
-@click.option("--store", type=click.Path(path_type=Path), help="Feature store to evaluate on.")
-@click.option("--data_path", type=click.Path(path_type=Path), help="Or a JRDB-format folder, from its images.")
-@click.option("--split", type=click.Choice(SPLIT_NAMES), default="test")
-@_run_weights
-@device_option
-@as_json_option
+@evaluate_options
 def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> None:
     """Metrics of a finished run on a split."""
     if (store is None) == (data_path is None):
@@ -164,15 +139,7 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
 
 @stage2.command()
 @_run_folder
-@click.option("--data_path", required=True, type=click.Path(path_type=Path), help="JRDB-format folder.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="JSON file to write.")
-@click.option("--pairs", type=click.Choice(("labelled", "near", "all")), default="labelled", help="Which pairs.")
-@click.option("--draw", type=click.Path(path_type=Path), help="Folder for pictures of the answers.")
-@click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene.")
-@click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated.")
-@_run_weights
-@device_option
-@as_json_option
+@predict_options
 def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: bool, **given: Any) -> None:
     """Say what the pairs of new frames do, as JRDB-format JSON and as pictures."""
     from classify.logs import console
@@ -199,7 +166,7 @@ def report(run_folder: Path, out: Path | None) -> None:
 @_run_folder
 @click.option("--format", "kind", type=click.Choice(("onnx", "torchscript", "safetensors")), required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
-@_run_weights
+@run_weights_option
 @as_json_option
 def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) -> None:
     """Write the whole classifier, crops and boxes in, probabilities out, once it answers as the live model does."""

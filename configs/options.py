@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
-from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS
+from configs.files import read_toml
+from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS, ResNetStage2Config
+from configs.splits import SPLIT_NAMES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -126,3 +129,53 @@ finetune_options = options(
     click.option("--augment", is_flag=True, help="Mirror, shift, brighten and partly hide the training crops."),
     click.option("--crop_cache", default=1.0, help="GiB of memory for decoded crops."),
 )
+
+run_weights_option = click.option(
+    "--weights", default="", show_default=False, help="The run's backbone file, if it moved."
+)
+evaluate_options = options(
+    click.option("--store", type=click.Path(path_type=Path), help="Feature store to evaluate on."),
+    click.option("--data_path", type=click.Path(path_type=Path), help="Or a JRDB-format folder, from its images."),
+    click.option("--split", type=click.Choice(SPLIT_NAMES), default="test"),
+    run_weights_option,
+    device_option,
+    as_json_option,
+)
+
+predict_options = options(
+    click.option("--data_path", required=True, type=click.Path(path_type=Path), help="JRDB-format folder."),
+    click.option("--out", required=True, type=click.Path(path_type=Path), help="JSON file to write."),
+    click.option("--pairs", type=click.Choice(("labelled", "near", "all")), default="labelled", help="Which pairs."),
+    click.option("--draw", type=click.Path(path_type=Path), help="Folder for pictures of the answers."),
+    click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
+    click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated."),
+    run_weights_option,
+    device_option,
+    as_json_option,
+)
+
+
+# option -> field of ResNetStage2Config, where the names differ
+_FIELD = {
+    "backbone": "backbone_name",
+    "visual_dim": "visual_feature_dim",
+    "fusion": "fusion_strategy",
+    "lr": "learning_rate",
+}
+_SWITCH = {"no_geometric": "use_geometric", "no_scene_context": "use_scene_context"}
+_BESIDE = {"store", "max_skipped", "overwrite", "seeds", "config_file", "as_json", "preset", "resume", "start"}
+
+
+def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2Config:
+    """The run that a train command asks for: `settings` < those of its --config file < the options that were typed.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type or out of range; it is named.
+    """
+    given = context.params
+    if given["config_file"] is not None:
+        settings = settings | read_toml(given["config_file"])
+    typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE} - _BESIDE
+    options = {_FIELD.get(name, name): given[name] for name in typed if name not in _SWITCH}
+    switches = {_SWITCH[name]: not given[name] for name in typed if name in _SWITCH}
+    return ResNetStage2Config.from_dict(settings | options | switches)
