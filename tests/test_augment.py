@@ -209,3 +209,19 @@ def test_an_augmented_run_that_was_killed_goes_on_to_the_same_bytes(
     states = [load(tmp_path / name / "last.pth", resume=True).model for name in ("whole", "cut")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert start(tmp_path / "plain", augmented=False) != whole
+
+
+def test_every_epoch_draws_numbers_of_its_own(pictures: tuple[Tables, FrameCrops]) -> None:
+    """One batch of all people, whose rows are sorted: the order of the pairs makes no difference."""
+    order = torch.Generator().manual_seed(0)
+    (one,), (other,) = (batches(pictures, order, augment=True, batch_size=1000) for _ in range(2))
+    assert one.persons.shape == other.persons.shape
+    assert not torch.equal(one.persons, other.persons)
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_half_the_batches_are_mirrored_at_full_strength(strength: float) -> None:
+    crops = crops_of(1)
+    for coin, mirrored in ((0.49 * strength, True), (0.51 * strength, False)):
+        answer = augment(crops, Draws(coin, still(1)), strength)
+        assert torch.equal(answer, crops.flip(3) if mirrored else crops)

@@ -18,6 +18,7 @@ from classify.person_cache import GIB, PersonCache, PersonSource, keep_persons
 from classify.run import train_end_to_end
 from classify.selection import Split, select
 from extract.backbone import Backbone
+from extract.frames import FrameError
 from extract.weights import load_resnet
 from store.tables import Tables
 from tests.factories import TinyBackbone, make_tables, small_config, write_images
@@ -296,3 +297,30 @@ def test_groups_save_passes(pictures: tuple[Tables, list[Path]]) -> None:
     sampled = CropSource(tables, crops, split, config, device=CPU, balanced=True)
     drawn = sum(len(batch.persons) for batch in sampled.epoch(torch.Generator().manual_seed(3)))
     assert grouped < 0.8 * drawn
+
+
+def test_what_could_not_be_read_is_not_kept(pictures: tuple[Tables, list[Path]], tmp_path: Path) -> None:
+    tables, paths = pictures
+    crops, wanted = frame_crops(*pictures), np.unique(tables.pair)[:7]
+    away = [tmp_path / f"{frame}.jpg" for frame in range(FRAMES)]
+    persons = kept(tables, frame_crops(tables, away), 1000)
+    for _ in range(2):
+        with pytest.raises(FrameError):
+            persons(wanted)
+    for path, link in zip(paths, away, strict=True):
+        link.write_bytes(path.read_bytes())
+    assert torch.equal(persons(wanted), crops(wanted))
+
+
+def test_kept_maps_have_the_gradients_of_crops(pictures: tuple[Tables, list[Path]]) -> None:
+    tables, _ = pictures
+    backbone, config, wanted = still_backbone(2), small_config(freeze_blocks=2), np.unique(tables.pair)[:9]
+    crops = frame_crops(*pictures)
+    gradients = []
+    for persons in (crops, keep_persons(crops, tables, select(tables, config), backbone, config)):
+        backbone.zero_grad()
+        backbone(persons(wanted)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in backbone.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == sum(parameter.requires_grad for parameter in backbone.parameters())
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6 * float(one.abs().max()))
