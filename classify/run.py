@@ -26,6 +26,7 @@ from classify.run_parts import Run, begin, finish, prepare
 from classify.selection import Split, log_selection, select
 from classify.step import AutogradStep
 from classify.streamed import StreamedVisual, visual_of
+from classify.threads import threads_for
 from configs.errors import CheckpointError, DataError, DeviceError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbone import Backbone
@@ -36,7 +37,6 @@ from store.tables import Features, Tables
 CACHED_KNN = {"train": 20_000, "val": 4_000}  # pairs at most: exact search costs their product
 CROPS_KNN = {"train": 4_000, "val": 2_000}  # fewer, since each has to be decoded and forwarded
 SCALE_PAIRS = 512  # at most 1,024 persons fit the scale of an end-to-end head
-SMALL_BATCH = 128  # pairs; up to here one thread trains a head faster than two
 _SAME_HEAD = (
     "backbone_name",
     "crop_size",
@@ -250,19 +250,6 @@ def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:
             frame = int(unknown[0])
             scene, name = tables.scenes[int(tables.frame_scene[frame])], tables.frame_name[frame]
             raise DataError(f"the size of {scene}/{name} is not known; its image must be there for training on crops")
-
-
-@contextmanager
-def threads_for(pairs: int) -> Iterator[None]:
-    """One thread for heads on few pairs a step: their operators are too short to share, and waiting for a busy core
-    costs more than the other one brings."""
-    threads = torch.get_num_threads()
-    if pairs <= SMALL_BATCH:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

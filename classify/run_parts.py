@@ -21,6 +21,7 @@ from classify.progress import log_data, log_test
 from classify.results import CONFIG, RESULTS, results_of, write_json
 from classify.selection import Split
 from classify.spatial_baseline import spatial_only
+from classify.threads import threads_for
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
@@ -70,9 +71,11 @@ def prepare(
     for name, split in splits.items():
         sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
         pairs[name] = pair_features(model, source(sample))
+    with threads_for(0):
+        spatial = spatial_only(tables, splits, objective, config.balance == "sampler", config.seed)
     baselines = {
         "majority": majority(splits, total),
-        "spatial_only": spatial_only(tables, splits, objective, config.balance == "sampler", config.seed),
+        "spatial_only": spatial,
         "knn": knn(pairs, total),
     }
     return Data(splits, sources, objective, baselines, {"baselines": time.monotonic() - clock})

@@ -23,8 +23,8 @@ from classify.head import build_head
 from classify.head_step import MovingHead
 from classify.losses import Objective
 from classify.model import Stage2Model
-from classify.run import threads_for
 from classify.selection import Split
+from classify.threads import threads_for
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Features
 from tests.benchmarks.measure import interleave, report
