@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from configs.errors import IntegrityError
 from store.commit import sha256
-from store.hdf5_image import has, open_image, stored_array, text_attributes
+from store.hdf5_image import locate
+from store.place import Place, Places, view
+from store.shard_header import header_of, read_header
 from store.tables import Floats, Ints
 
 # name -> (kind of number, rank); visual_flipped is there in a store of two views only
@@ -102,20 +104,26 @@ def shard_image(shard: Shard, extra: dict[str, Any] | None = None) -> bytes:
         return bytes(file.id.get_file_image())
 
 
+def shard_file(shard: Shard) -> bytes:
+    """What is published of `shard`: its HDF5 file behind a header that says where in it everything lies."""
+    body = shard_image(shard)
+    return header_of(locate(body, _LAYOUT)) + body
+
+
 def parse_shard(image: bytes, name: str) -> Shard:
-    """The shard in the bytes of an HDF5 file; its arrays are read-only views of `image`.
+    """The shard in the bytes of an HDF5 file, by its header where it has one; its arrays are views of `image`.
 
     Raises:
         IntegrityError: a dataset is missing, of another shape or type, or its rows contradict another's.
     """
     try:
-        with open_image(image) as file:
-            arrays: dict[str, Any] = {
-                key: stored_array(file, key, kind, rank, image)
-                for key, (kind, rank) in _LAYOUT.items()
-                if key not in _OPTIONAL or has(file, key)
-            }
-            attributes = text_attributes(file)
+        places = read_header(image) or locate(image, _LAYOUT)
+        arrays: dict[str, Any] = {
+            key: view(image, key, _found(places, key), kind, rank)
+            for key, (kind, rank) in _LAYOUT.items()
+            if key not in _OPTIONAL or key in places.arrays
+        }
+        attributes = dict(places.attributes)
         skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
         label_sets = tuple(_labels(line) for line in arrays.pop("label_sets"))
         arrays.setdefault("visual_flipped", None)
@@ -162,6 +170,12 @@ def matches(path: Path) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == path.stem.partition("-")[2]
     except OSError:  # what a disk does not give back is not there
         return False
+
+
+def _found(places: Places, key: str) -> Place:
+    if key not in places.arrays:
+        raise ValueError(f"it has no {key}")
+    return places.arrays[key]
 
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:

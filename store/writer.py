@@ -17,7 +17,7 @@ from store.find import serves
 from store.lock import locked
 from store.manifest import COMPLETE, NAME, Manifest, Unit, is_store, read_manifest, shard_files, write_manifest
 from store.packed_header import whole
-from store.shard import Shard, Skipped, matches, read_shard, shard_image
+from store.shard import Shard, Skipped, matches, read_shard, shard_file
 from store.skipped import SKIPPED, skipped_lines
 from store.unit_check import attributes_of, committed
 
@@ -53,7 +53,7 @@ class StoreWriter:
     def commit(self, number: int, shard: Shard) -> None:
         """Publishes unit `number`; when this returns the unit survives a kill or a power cut. Raises StorageError."""
         unit = self.plan.units[number]
-        image = shard_image(replace(shard, attributes=attributes_of(self.plan, unit)))
+        image = shard_file(replace(shard, attributes=attributes_of(self.plan, unit)))
         name = f"u{number:08d}-{sha256(image)}.h5"
         publish(self.path / "shards" / name, image, self.path / ".tmp")
         self.done[number] = committed(unit, name, len(image), shard)
