@@ -107,7 +107,12 @@ def test_batchnorm_moves_only_where_asked(place: Path) -> None:
     assert not any(torch.equal(tensor, start[key]) for key, tensor in buffers("moving").items())
 
 
-def test_a_killed_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options", [(), ("--augment",), ("--freeze_blocks", "2"), ("--augment", "--freeze_blocks", "1")]
+)
+def test_a_killed_run_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     from classify import fit
 
     keep = fit._keep
@@ -117,11 +122,17 @@ def test_a_killed_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if records[-1]["epoch"] == 1:
             raise KeyboardInterrupt
 
+    common = ("finetune", "--from", "head", *QUICK, "--epochs", "2", *options, "--checkpoint_dir")
+    whole = tmp_path / "whole" if options else place / "tuned"
+    assert not options or run(*common, whole) == 0
+    command = (*common, tmp_path / "cut", "--resume", "auto")
     monkeypatch.setattr(fit, "_keep", keep_and_die)
-    command = ("finetune", "--from", "head", *QUICK, "--epochs", "2", "--checkpoint_dir", "cut", "--resume", "auto")
     assert run(*command) == 130
     monkeypatch.setattr(fit, "_keep", keep)
     assert run(*command) == 0
-    assert history(place / "cut") == history(place / "tuned")
-    states = [load(place / name / "best_model.pth").model for name in ("cut", "tuned")]
+    assert history(tmp_path / "cut") == history(whole)
+    best = json.loads((place / "head/final_results.json").read_text())["best_val_mpca"]
+    assert history(whole)[0]["val_mpca"] == best
+    assert bool(options) == (history(whole)[-1]["train_loss"] != history(place / "tuned")[-1]["train_loss"])
+    states = [load(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -109,6 +109,7 @@ def test_who_does_not_fit_is_read_again(
     decoded.clear()
     again = [epoch(tables, persons, batch_size=24, split=split, seed=None) for split in ("train", "val", "test")]
     offset = np.cumsum([len(np.unique(tables.pair[tables.pair_frame == frame])) for frame in range(FRAMES)])
+    assert persons.kept in (0, *offset.tolist())  # no frame is kept in part
     assert decoded == [paths[frame] for frame in range(FRAMES) if offset[frame] > persons.kept]  # train's come first
     plain = frame_crops(*pictures)
     fresh = [epoch(tables, plain, batch_size=24, split=split, seed=None) for split in ("train", "val", "test")]
