@@ -8,9 +8,10 @@ from typing import Any
 from configs.errors import MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
 from extract.job import planned_store, wanted_store
+from extract.rebuild import rebuild_manifest
 from extract.stream import Tally, stream_shards
 from extract.weights import WITHOUT_FILE, load_backbone
-from store.manifest import Manifest, Unit, read_complete_manifest
+from store.manifest import Manifest, Unit, read_complete_manifest, read_manifest, shard_files
 from store.shard import Shard
 from store.unit_check import committed
 from store.verify import Report, verify
@@ -51,24 +52,40 @@ def repair(store: Path, data_path: Path, weights: str = "", machine: Machine | N
     """Verifies the finished store in folder `store` and computes its faulty units again, and nothing else.
 
     On the machine that made it the store is then, byte for byte, one that was never damaged; where another machine
-    rounds otherwise, the shards that differ are named.
+    rounds otherwise, the shards that differ are named. A lost or damaged STORE.json is made anew from shards and data.
 
     Args:
         weights: "" for those that the store names, or the file that holds them.
 
     Raises:
         MismatchError: data or weights are not those that the store was made from; the difference is named.
-        StoreError, IncompleteError, IntegrityError: there is no finished store, or its STORE.json is damaged.
+        StoreError, IncompleteError, IntegrityError: there is no finished store, or nothing says what it was.
         LockedError, StorageError, DataError, WeightsError, DeviceError: as `extract.job.extract`.
     """
     if store.is_file():
         raise StoreError(f"{store} is one packed file; pack it again from its folder, or copy it again")
-    manifest = read_complete_manifest(store)
+    if _lost(store):
+        rebuild_manifest(store, data_path, weights)
+        manifest = read_manifest(store)
+    else:
+        manifest = read_complete_manifest(store)
     report = verify(store)
     repaired = Repaired(store, len(report.faults))
     if report.faults:
         _repair(repaired, report, _config(manifest, store, data_path, weights, machine or Machine()))
     return repaired
+
+
+def _lost(store: Path) -> bool:
+    """Whether there are shards and no STORE.json that can be read."""
+    try:
+        read_manifest(store)
+    except StoreError as error:
+        if not shard_files(store):
+            raise
+        _log.warning("%s; it is made anew from the shards", error)
+        return True
+    return False
 
 
 def _repair(repaired: Repaired, report: Report, config: ExtractionConfig) -> None:
@@ -86,7 +103,7 @@ def _repair(repaired: Repaired, report: Report, config: ExtractionConfig) -> Non
             if number in lost:
                 _refuse_other_rows(manifest.units[number], shard)
             writer.commit(number, shard)
-            if writer.done[number].shard != manifest.units[number].shard:
+            if manifest.units[number].shard not in ("", writer.done[number].shard):
                 repaired.differing.append(writer.done[number].shard)
         writer.finish()
     for name in repaired.differing:

@@ -14,7 +14,7 @@ from store.recipe import FORMAT, Recipe, digest
 BUILDING, COMPLETE = "building", "complete"
 NAME = "STORE.json"
 SHARD_NAME = re.compile(r"u[0-9]{8,}-[0-9a-f]{64}\.h5")  # the unit's number, the sha256 of the file
-_REMEDY = "delete this one file and run the same `stage2 extract` again: its shards are checked and kept"
+_REMEDY = "run `stage2 store repair STORE --data_path DATA`, which makes this file anew and keeps the shards"
 
 
 @dataclass(frozen=True)

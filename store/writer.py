@@ -16,7 +16,7 @@ from store.commit import fsync_folder, publish, sha256, storage_errors
 from store.find import serves
 from store.lock import locked
 from store.manifest import COMPLETE, NAME, Manifest, Unit, is_store, read_manifest, shard_files, write_manifest
-from store.packed_header import whole
+from store.packed_header import REMEDY, whole
 from store.shard import Shard, Skipped, matches, read_shard, shard_file
 from store.skipped import SKIPPED, skipped_lines
 from store.unit_check import attributes_of, committed
@@ -139,11 +139,28 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
 
 
 def finished(path: Path, wanted: Manifest) -> bool:
-    """Whether the store at `path` is complete, every shard matches its checksum, and it holds all of `wanted`."""
+    """Whether the store at `path` is complete, every shard matches its checksum, and it holds all of `wanted`.
+
+    Raises:
+        IntegrityError: it would serve, is damaged, and an extraction of `wanted` could not mend it: it is a packed
+            file, or was made of more frames or persons.
+    """
     if not is_store(path):
         return False
     old = read_manifest(path)
-    return old.state == COMPLETE and serves(old, wanted) and _all_match(path, old)
+    if old.state != COMPLETE or not serves(old, wanted):
+        return False
+    if path.is_file():
+        if not whole(path):
+            raise IntegrityError(f"{path} is damaged: it does not match its checksum; {REMEDY}")
+        return True
+    damaged = _damaged(path, old)
+    if damaged and old.selection != wanted.selection:
+        raise IntegrityError(
+            f"{path} is damaged ({damaged} of {len(old.units)} shards) and holds more than this command asks for; run "
+            f"`stage2 store repair {path} --data_path DATA`"
+        )
+    return not damaged
 
 
 def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = False) -> None:
@@ -198,9 +215,8 @@ def _make_folders(path: Path) -> None:
         ) from error
 
 
-def _all_match(path: Path, manifest: Manifest) -> bool:
-    """Whether every byte of a complete store is there and matches its checksum; at the speed of hash or disk."""
-    if path.is_file():
-        return whole(path)
+def _damaged(path: Path, manifest: Manifest) -> int:
+    """How many shards of a complete store are missing or do not match their checksum; at the speed of hash or disk."""
     with ThreadPoolExecutor(4) as pool:  # hashing and reading release the interpreter
-        return all(pool.map(matches, [path / "shards" / unit.shard for unit in manifest.units]))
+        files = [path / "shards" / unit.shard for unit in manifest.units]
+        return sum(not good for good in pool.map(matches, files))

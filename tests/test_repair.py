@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import cli
 import extract.plan
-from configs.errors import DataError, IncompleteError, MismatchError, StoreError, WeightsError
+from configs.errors import DataError, IncompleteError, IntegrityError, MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
 from extract.job import extract_with
 from extract.jrdb import IMAGES
@@ -80,6 +81,63 @@ def test_a_stray_shard_and_a_lost_list_cost_no_crop(path: Path, data: Path) -> N
     assert repair(path, data, machine=MACHINE).tally.crops_forwarded == 0
     assert content(path) == before
     assert verify(path).faults == ()
+
+
+MANIFEST_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "flipped": lambda file: file.write_bytes(file.read_bytes().replace(b"resnet18", b"resnet34")),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:200]),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFEST_DAMAGE)
+def test_a_damaged_manifest_is_made_anew(path: Path, data: Path, kind: str) -> None:
+    before = content(path)
+    MANIFEST_DAMAGE[kind](path / "STORE.json")
+    assert repair(path, data, machine=MACHINE).tally.crops_forwarded == 0
+    assert content(path) == before
+    assert verify(path).faults == ()
+
+
+@pytest.mark.parametrize("settings", [{"frame_interval": 2}, {"persons": "paired"}, {"views": 2, "dtype": "float32"}])
+def test_a_manifest_made_anew_is_of_the_same_selection_and_recipe(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.store"
+    run(loaded, data, path, **settings)
+    before = content(path)
+    (path / "STORE.json").write_text("{")
+    DAMAGE["flipped"](shard_path_of(path, 0))
+    found = repair(path, data, machine=MACHINE)
+    assert content(path) == before
+    assert len(found.units) == 1
+    assert found.differing == []
+
+
+def shard_path_of(path: Path, number: int) -> Path:
+    """A shard of a store whose STORE.json cannot be read."""
+    return next((path / "shards").glob(f"u{number:08d}-*"))
+
+
+def test_a_manifest_is_not_made_anew_from_other_data_or_weights(path: Path, data: Path, tmp_path: Path) -> None:
+    (path / "STORE.json").write_text("{")
+    before = content(path)
+    other = copy_of(data, tmp_path / "other")
+    write_labels(other, "cafe", edit_labels(other, "cafe") | {"000009.jpg": []})
+    with pytest.raises(MismatchError, match="not made from the data"):
+        repair(path, other, machine=MACHINE)
+    state = load_backbone("resnet18", "random").backbone.resnet.state_dict()
+    torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, tmp_path / "other.pth")
+    with pytest.raises(MismatchError, match="weights_sha256"):
+        repair(path, data, str(tmp_path / "other.pth"), MACHINE)
+    assert content(path) == before
+    for file in (path / "shards").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(IntegrityError, match="do not say what it was"):
+        repair(path, data, machine=MACHINE)
+    with pytest.raises(StoreError, match="no feature store"):
+        repair(data, data, machine=MACHINE)
 
 
 def test_other_data_and_other_weights_are_refused(path: Path, data: Path, tmp_path: Path) -> None:

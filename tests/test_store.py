@@ -20,7 +20,7 @@ from configs.errors import IncompleteError, IntegrityError, LockedError, Mismatc
 from store.commit import sha256
 from store.find import serves, store_for
 from store.manifest import Manifest, SceneDigest, Selection, Unit, read_manifest, write_manifest
-from store.reader import load_store, store_info
+from store.reader import load_store, pack_store, store_info
 from store.recipe import Recipe, digest
 from store.shard import Shard, Skipped
 from store.writer import StoreWriter, finished, open_for_writing
@@ -202,7 +202,7 @@ def test_a_lost_manifest_costs_no_unit(tmp_path: Path, whole: dict[str, bytes]) 
     path = tmp_path / "a.store"
     fill(path, make_plan())
     (path / "STORE.json").write_text("{")
-    with pytest.raises(IntegrityError, match="delete this one file"):
+    with pytest.raises(IntegrityError, match="stage2 store repair"):
         fill(path, make_plan())
     (path / "STORE.json").unlink()
     assert fill(path, make_plan()) == 0
@@ -454,3 +454,24 @@ def test_shards_are_named_by_their_bytes(whole: dict[str, bytes]) -> None:
     for name, data in whole.items():
         if name != "STORE.json":
             assert name.endswith(f"-{sha256(data)}.h5")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_store_that_holds_more_than_is_asked_for_is_said_to_be_damaged(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.store"
+    fill(path, make_plan())
+    assert finished(path, make_plan(frame_interval=2))
+    DAMAGE[kind](sorted((path / "shards").iterdir())[1])
+    with pytest.raises(IntegrityError, match=rf"is damaged \(1 of {UNITS} shards\).*stage2 store repair"):
+        finished(path, make_plan(frame_interval=2))
+    assert not finished(path, make_plan())  # which an extraction mends
+
+
+def test_a_damaged_packed_store_is_said_to_be_damaged(tmp_path: Path) -> None:
+    fill(tmp_path / "a.store", make_plan())
+    pack_store(tmp_path / "a.store", tmp_path / "a.h5")
+    image = bytearray((tmp_path / "a.h5").read_bytes())
+    image[-1] ^= 1
+    (tmp_path / "a.h5").write_bytes(image)
+    with pytest.raises(IntegrityError, match="pack it again"):
+        finished(tmp_path / "a.h5", make_plan())
