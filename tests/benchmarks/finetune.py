@@ -1,0 +1,125 @@
+"""An epoch end to end against the straightforward way: decode and crop per pair, two backbone passes per pair.
+
+python -m tests.benchmarks.finetune [--frames 9] [--rounds 3] [--threads 1] [--clock processor] [--out FILE]
+
+Processor seconds are those of all threads and worker processes. They are the measure on a machine that others use too;
+with one compute thread none are spent on waiting.
+"""
+
+import resource
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from classify.crop_batches import CropSource, FrameCrops
+from classify.head import build_head
+from classify.losses import Objective
+from classify.model import Stage2Model
+from classify.person_cache import GIB, PersonCache, PersonSource
+from classify.selection import Split
+from classify.step import AutogradStep
+from configs.resnet_stage2_config import ResNetStage2Config
+from extract.dataset import Dataset, read_dataset
+from extract.synth.dataset import draw_dataset
+from extract.weights import load_resnet
+from store.manifest import Selection
+from tests.benchmarks.before import PairImages, PairNet
+from tests.benchmarks.measure import interleave, report
+
+CPU = torch.device("cpu")
+BATCH, WORKERS = 16, 2
+BEFORE = "the straightforward way"
+Clock = Callable[[], float]
+
+
+@click.command()
+@click.option("--frames", default=9)
+@click.option("--rounds", default=3)
+@click.option("--threads", default=1)
+@click.option("--clock", "kind", type=click.Choice(("processor", "wall")), default="processor")
+@click.option("--out", type=click.Path(path_type=Path))
+def main(frames: int, rounds: int, threads: int, kind: str, out: Path | None) -> None:
+    """Prints a table and writes JSON."""
+    torch.set_num_threads(threads)
+    clock = _processor if kind == "processor" else perf_counter
+    with tempfile.TemporaryDirectory() as folder:
+        data = draw_dataset(Path(folder) / "data", scenes=3, frames=frames // 3, people=20)
+        dataset = read_dataset(data, Selection(1, "paired"), 0.0)
+        figures = interleave(_ways(dataset, clock), rounds)
+    pairs, persons = len(dataset.tables.pair), len(np.unique(dataset.tables.pair))
+    rows = [("pairs and people in them, a frame", f"{pairs / frames:.1f} and {persons / frames:.1f}", "")]
+    rows += [(name, f"{1000 * seconds / pairs:.1f} {kind} ms a pair", "") for name, seconds in figures.items()]
+    targets = {"from images": "<= 0.6", "from images, nothing kept": "", "crops in memory": "<= 0.5"}
+    ratios = {name: figures[name] / figures[BEFORE] for name in targets}
+    rows += [(f"{name}, of {BEFORE}", f"{ratio:.2f}", targets[name]) for name, ratio in ratios.items()]
+    command = (
+        f"python -m tests.benchmarks.finetune --frames {frames} --rounds {rounds} --threads {threads} --clock {kind}"
+    )
+    report("An unfrozen epoch, resnet18 at 112", rows, {"command": command, "figures": figures | ratios}, out)
+
+
+def _ways(dataset: Dataset, clock: Clock) -> dict[str, Callable[[], float]]:
+    """Seconds of an epoch, of the same pairs."""
+    tables = dataset.tables
+    split = Split("train", np.arange(len(tables.pair)), tables.label.astype(np.int64) % 3)
+    crops = FrameCrops(tables, dataset.image_paths, 112)
+    example = torch.empty((1, 3, 112, 112), dtype=torch.uint8)
+
+    def fresh(budget: int) -> PersonCache:
+        return PersonCache(crops, tables, np.unique(tables.pair), example, budget)
+
+    full = fresh(GIB)
+    full(np.unique(tables.pair))
+    return {
+        BEFORE: lambda: _before(dataset, clock),
+        "from images": lambda: _epoch(dataset, split, fresh(GIB), clock),
+        "from images, nothing kept": lambda: _epoch(dataset, split, fresh(0), clock),
+        "crops in memory": lambda: _epoch(dataset, split, full, clock),
+    }
+
+
+def _epoch(dataset: Dataset, split: Split, persons: PersonSource, clock: Clock) -> float:
+    """The product's steps over one epoch, its first included."""
+    config = replace(ResNetStage2Config(), batch_size=BATCH, num_workers=WORKERS, device="cpu")
+    torch.manual_seed(0)
+    backbone = load_resnet("resnet18", "random", freeze=False)
+    model = Stage2Model(backbone, build_head(config, backbone.out_dim)).train()
+    step = AutogradStep(model, Objective.of(config, (1.0, 1.0, 1.0), CPU), config)
+    source = CropSource(dataset.tables, persons, split, config, device=CPU)
+    began = clock()
+    for batch in source.epoch(torch.Generator().manual_seed(0)):
+        step(batch, config.learning_rate)
+    return clock() - began
+
+
+def _before(dataset: Dataset, clock: Clock) -> float:
+    data: Any = PairImages(dataset.tables, list(dataset.image_paths), 112)
+    torch.manual_seed(0)
+    model = PairNet().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    began = clock()
+    for a, b, spatial, label in DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS):
+        loss = nn.functional.cross_entropy(model(a, b, spatial), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return clock() - began
+
+
+def _processor() -> float:
+    """Seconds that this process and its finished children have computed."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
+
+
+if __name__ == "__main__":
+    main()
