@@ -15,6 +15,7 @@ from classify.distributed import share
 from classify.group_order import draw_groups, groups_of
 from classify.person_cache import Persons, PersonSource
 from classify.selection import Split
+from configs.errors import MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.crops import crop_people
 from extract.frames import read_frame
@@ -122,7 +123,13 @@ class CropReader(Protocol):
 class StoredCrops:
     """A `PersonSource`: crops as an extraction stored them."""
 
-    def __init__(self, reader: CropReader) -> None:
+    def __init__(self, reader: CropReader, crop_size: int) -> None:
+        """Raises MismatchError where the store's crops are not of `crop_size`."""
+        if reader.crop_size != crop_size:
+            raise MismatchError(
+                f"the store has crops of crop_size {reader.crop_size}, wanted are {crop_size}; give --crop_size "
+                f"{reader.crop_size}, or leave out --store"
+            )
         self._reader = reader
 
     def __call__(self, persons: Persons) -> Tensor:

@@ -17,6 +17,7 @@ from classify.group_order import draw_groups, groups_of
 from classify.person_cache import GIB, PersonCache, PersonSource, keep_persons
 from classify.run import train_end_to_end
 from classify.selection import Split, select
+from configs.errors import MismatchError
 from extract.backbone import Backbone
 from extract.frames import FrameError
 from extract.weights import load_resnet
@@ -262,8 +263,13 @@ class Reader:
 @pytest.mark.parametrize("people", [0, 12, 1000])
 def test_stored_crops_are_those_of_the_images(pictures: tuple[Tables, list[Path]], people: int) -> None:
     tables, _ = pictures
-    stored = kept(tables, StoredCrops(Reader(*pictures)), people)
+    stored = kept(tables, StoredCrops(Reader(*pictures), 32), people)
     assert same(epoch(tables, stored), epoch(tables, frame_crops(*pictures)))
+
+
+def test_stored_crops_of_another_size_are_refused_by_name(pictures: tuple[Tables, list[Path]]) -> None:
+    with pytest.raises(MismatchError, match="crop_size 32, wanted are 64"):
+        StoredCrops(Reader(*pictures), 64)
 
 
 def test_groups_are_the_chains_of_shared_persons() -> None:
