@@ -6,7 +6,7 @@ fsynced. A reader sees the old file or the new one, never a part; a full disk le
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,23 +31,39 @@ def publish(path: Path, data: Bytes | tuple[Bytes, ...], tmp: Path | None = None
             fsync alone failed, holds `data`.
     """
     pieces = data if isinstance(data, tuple) else (data,)
+    with staged(path, lambda: pieces, tmp):
+        pass
+
+
+@contextmanager
+def staged(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: Path | None = None) -> Iterator[Path]:
+    """`publish` with a look at it first: the block gets the written file before it has its name.
+
+    Where the block raises nothing is published. `pieces` gives the file's bytes; after a failed fsync it is asked anew.
+
+    Raises:
+        StorageError: as `publish`.
+    """
     temporary = (tmp or path.parent) / f".{path.name}.tmp"
     try:
         temporary.unlink(missing_ok=True)  # what a killed run left
         try:
-            _write_durably(temporary, pieces)
+            _write_durably(temporary, pieces())
         except _FsyncError:
             temporary.unlink(missing_ok=True)
-            _write_durably(temporary, pieces)
+            _write_durably(temporary, pieces())
+        yield temporary
         os.replace(temporary, path)  # noqa: PTH105 - the system call itself is the protocol
         fsync_folder(path.parent)
-    except (OSError, _FsyncError) as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"could not write {path} ({error}); free some space or choose another disk, then run the same "
-            f"command again: what was committed before is kept"
-        ) from error
+        if isinstance(error, OSError | _FsyncError):
+            raise StorageError(
+                f"could not write {path} ({error}); free some space or choose another disk, then run the same "
+                f"command again: what was committed before is kept"
+            ) from error
+        raise
 
 
 @contextmanager
@@ -68,7 +84,7 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_durably(path: Path, pieces: tuple[Bytes, ...]) -> None:
+def _write_durably(path: Path, pieces: Iterable[Bytes]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         for piece in pieces:

@@ -3,9 +3,9 @@
 Only plain contiguous datasets of the file itself are taken, and only attributes of text.
 """
 
-import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5l, h5p, h5t
@@ -22,22 +22,22 @@ _NUMBERS = (
 )
 
 
-def locate(image: bytes, keys: Collection[str]) -> Places:
-    """Where in the bytes of an HDF5 file those of its datasets lie whose names are among `keys`; its root's attributes.
+def locate(content: BinaryIO, keys: Collection[str]) -> Places:
+    """Where in an HDF5 file those of its datasets lie whose names are among `keys`; the attributes of its root.
 
     Raises:
         ValueError: one is not stored in one piece in this file, or an attribute is no text.
         OSError, RuntimeError, TypeError: the file is damaged, or no HDF5 file.
     """
-    with _opened(image) as file:
+    with _opened(content) as file:
         arrays = {key: _place(file, key) for key in keys if file.links.exists(key.encode())}
         return Places(arrays, _attributes(file))
 
 
 @contextmanager
-def _opened(image: bytes) -> Iterator[h5f.FileID]:
+def _opened(content: BinaryIO) -> Iterator[h5f.FileID]:
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fileobj_driver(h5fd.fileobj_driver, io.BytesIO(image))
+    access.set_fileobj_driver(h5fd.fileobj_driver, content)
     access.set_fclose_degree(h5f.CLOSE_STRONG)  # with all that is still open in it
     file = h5f.open(b"image", h5f.ACC_RDONLY, fapl=access)
     try:

@@ -46,7 +46,7 @@ def pack(manifest: Manifest, shards: list[Shard], tables: Tables, out: Path) -> 
     for unit, copy, shard in zip(manifest.units, copies, shards, strict=True):
         if not _same_rows(copy, shard):
             raise IntegrityError(f"packing changed rows of {unit.shard}; nothing was written, report this")
-    header = header_of(manifest_text(manifest), body)
+    header = header_of(manifest_text(manifest), [body])
     publish(out, (header, body))
     return len(header) + len(body)
 

@@ -6,10 +6,12 @@ store is, readable without HDF5, and the sha256 of every byte after the first li
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import IntegrityError, StoreError
+from store.commit import Bytes
 
 _MAGIC = b"stage2 packed store "
 _FIRST = re.compile(_MAGIC + rb"1 ([0-9]{8}) ([0-9a-f]{64})\n")  # bytes of the block, sha256 of the rest
@@ -27,14 +29,18 @@ class Header:
     text: bytes  # of STORE.json
 
 
-def header_of(text: bytes, body: bytes) -> bytes:
-    """What stands before the HDF5 file `body` of a packed store: first line and block, with STORE.json's `text`."""
+def header_of(text: bytes, body: Iterable[Bytes]) -> bytes:
+    """What stands before the HDF5 file of a packed store, whose bytes are the pieces `body`: first line and block.
+
+    The block holds STORE.json's `text`.
+    """
     size = 512
     while size < _LENGTH + len(text):
         size *= 2
     block = text.ljust(size - _LENGTH, b"\0")
     total = hashlib.sha256(block)
-    total.update(body)
+    for piece in body:
+        total.update(piece)
     return f"stage2 packed store 1 {size:08d} {total.hexdigest()}\n".encode() + block
 
 

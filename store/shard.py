@@ -5,24 +5,27 @@ Datasets are contiguous, so the arrays are views of the bytes that were just has
 """
 
 import hashlib
+import io
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from configs.errors import IntegrityError
 from store.commit import sha256
 from store.hdf5_image import locate
-from store.place import Place, Places, view
+from store.place import view
 from store.shard_header import header_of, read_header
 from store.tables import Floats, Ints
 
 # name -> (kind of number, rank); visual_flipped is there in a store of two views only
-_LAYOUT: dict[str, tuple[str, int]] = {
+LAYOUT: dict[str, tuple[str, int]] = {
     "visual": ("f", 2),
     "visual_flipped": ("f", 2),
     "box": ("f", 2),
@@ -38,9 +41,11 @@ _LAYOUT: dict[str, tuple[str, int]] = {
     "label_sets": ("S", 1),
     "skipped": ("S", 1),
 }
-_ROWS = tuple(name for name in _LAYOUT if name not in {"visual", "visual_flipped", "label_sets", "skipped"})
+_ROWS = tuple(name for name in LAYOUT if name not in {"visual", "visual_flipped", "label_sets", "skipped"})
 _OPTIONAL = {"visual_flipped"}
-_LIBVER = ("v110", "v110")  # checksums the metadata
+LIBVER = ("v110", "v110")  # checksums the metadata
+# what parsing damaged bytes may raise
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -82,32 +87,46 @@ class Shard:
 
 def shard_image(shard: Shard, extra: dict[str, Any] | None = None) -> bytes:
     """The bytes of `shard` as an HDF5 file; the same rows always give the same bytes. `extra`: datasets for people."""
-    arrays: dict[str, Any] = {
-        name: getattr(shard, name) for name in _LAYOUT if name not in {"label_sets", "skipped"}
-    } | {
+    arrays = _arrays(shard) | (extra or {})
+    block = max(2**16, sum(array.nbytes for array in arrays.values()))  # grown once, not bit by bit
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=LIBVER, block_size=block) as file:
+        fill_file(file, shard, extra or {})
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def fill_file(file: h5py.File, shard: Shard, extra: dict[str, Any], reserved: Collection[str] = ()) -> None:
+    """Writes the rows of `shard` and the datasets `extra`; those named in `reserved` get their room and no values."""
+    file.attrs["scene"] = shard.scene
+    for name, text in shard.attributes.items():
+        file.attrs[name] = text
+    for name, array in (_arrays(shard) | extra).items():
+        if name in reserved and array.size:
+            plist = h5p.create(h5p.DATASET_CREATE)
+            plist.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+            plist.set_fill_time(h5d.FILL_TIME_NEVER)
+            plist.set_obj_track_times(False)
+            h5d.create(file.id, name.encode(), h5t.py_create(array.dtype), h5s.create_simple(array.shape), plist)
+        else:
+            file.create_dataset(name, data=array)
+
+
+def _arrays(shard: Shard) -> dict[str, NDArray[Any]]:
+    """The datasets of `shard`."""
+    plain = {name: getattr(shard, name) for name in LAYOUT if name not in {"label_sets", "skipped"}}
+    arrays = plain | {
         "frame_name": _encode(list(shard.frame_name)),
         "frame_sha256": _encode(list(shard.frame_sha256)),
         "label_sets": _encode([json.dumps(labels) for labels in shard.label_sets]),
         "skipped": _encode([item.to_json() for item in shard.skipped]),
     }
-    block = max(
-        2**16, sum(array.nbytes for array in arrays.values() if array is not None)
-    )  # grown once, not bit by bit
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=_LIBVER, block_size=block) as file:
-        file.attrs["scene"] = shard.scene
-        for name, text in shard.attributes.items():
-            file.attrs[name] = text
-        for name, array in (arrays | (extra or {})).items():
-            if array is not None:
-                file.create_dataset(name, data=array)
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def shard_file(shard: Shard) -> bytes:
     """What is published of `shard`: its HDF5 file behind a header that says where in it everything lies."""
     body = shard_image(shard)
-    return header_of(locate(body, _LAYOUT)) + body
+    return header_of(locate(io.BytesIO(body), LAYOUT)) + body
 
 
 def parse_shard(image: bytes, name: str) -> Shard:
@@ -117,24 +136,26 @@ def parse_shard(image: bytes, name: str) -> Shard:
         IntegrityError: a dataset is missing, of another shape or type, or its rows contradict another's.
     """
     try:
-        places = read_header(image) or locate(image, _LAYOUT)
-        arrays: dict[str, Any] = {
-            key: view(image, key, _found(places, key), kind, rank)
-            for key, (kind, rank) in _LAYOUT.items()
-            if key not in _OPTIONAL or key in places.arrays
-        }
-        attributes = dict(places.attributes)
-        skipped = tuple(Skipped(**json.loads(line)) for line in arrays.pop("skipped"))
-        label_sets = tuple(_labels(line) for line in arrays.pop("label_sets"))
-        arrays.setdefault("visual_flipped", None)
-        arrays["frame_name"] = _decoded(arrays["frame_name"])
-        arrays["frame_sha256"] = _decoded(arrays["frame_sha256"])
-        scene = attributes.pop("scene")
-        shard = Shard(scene=scene, skipped=skipped, label_sets=label_sets, attributes=attributes, **arrays)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        places = read_header(image) or locate(io.BytesIO(image), LAYOUT)
+        arrays = {key: view(image, key, place, *LAYOUT[key]) for key, place in places.arrays.items() if key in LAYOUT}
+        shard = assembled(arrays, places.attributes)
+    except DAMAGE as error:
         raise IntegrityError(f"{name} is no shard of a feature store ({error}); run `stage2 store verify`") from error
-    _check_rows(shard, name)
+    check_rows(shard, name)
     return shard
+
+
+def assembled(arrays: dict[str, Any], attributes: dict[str, str]) -> Shard:
+    """The shard of datasets as they are stored. Raises one of `DAMAGE` where one is missing or its text is damaged."""
+    missing = LAYOUT.keys() - arrays.keys() - _OPTIONAL
+    if missing or "scene" not in attributes:
+        raise ValueError(f"it has no {min(missing, default='scene')}")
+    rows = {"visual_flipped": None} | arrays
+    rows["frame_name"], rows["frame_sha256"] = _decoded(arrays["frame_name"]), _decoded(arrays["frame_sha256"])
+    rows["skipped"] = tuple(Skipped(**json.loads(line)) for line in arrays["skipped"])
+    rows["label_sets"] = tuple(_labels(line) for line in arrays["label_sets"])
+    rest = {key: text for key, text in attributes.items() if key != "scene"}
+    return Shard(scene=attributes["scene"], attributes=rest, **rows)
 
 
 def read_shard(path: Path) -> Shard:
@@ -172,12 +193,6 @@ def matches(path: Path) -> bool:
         return False
 
 
-def _found(places: Places, key: str) -> Place:
-    if key not in places.arrays:
-        raise ValueError(f"it has no {key}")
-    return places.arrays[key]
-
-
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
     return np.array([text.encode() for text in texts], dtype=None if texts else "S1")
 
@@ -196,7 +211,7 @@ def _labels(line: bytes) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _check_rows(shard: Shard, name: str) -> None:
+def check_rows(shard: Shard, name: str) -> None:
     """Raises IntegrityError where the arrays contradict each other."""
     frames, persons, pairs = len(shard.frame_name), len(shard.visual), len(shard.pair)
     offset = shard.frame_offset

@@ -126,7 +126,7 @@ def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path)
     body = (folder.parent / "less.h5").read_bytes()
     with h5py.File(folder.parent / "less.h5", "r") as file:
         size = file.userblock_size
-    packed.write_bytes(header_of((folder / "STORE.json").read_bytes(), body[size:]) + body[size:])
+    packed.write_bytes(header_of((folder / "STORE.json").read_bytes(), [body[size:]]) + body[size:])
     with pytest.raises(IntegrityError, match="other rows"):
         load_store(packed)
 

@@ -175,7 +175,7 @@ def test_a_hostile_packed_store_reads_no_other_file(tmp_path: Path) -> None:
         shape = file["visual"].shape
         del file["visual"]
         file.create_dataset("visual", shape, "f2", external=[(str(secret), 0, 2 * shape[0] * shape[1])])
-    packed.write_bytes(header_of(header.text, body.read_bytes()) + body.read_bytes())
+    packed.write_bytes(header_of(header.text, [body.read_bytes()]) + body.read_bytes())
     with pytest.raises(IntegrityError, match="visual"):
         load_store(packed)
     assert secret.read_bytes() == b"s" * 10_000

@@ -66,7 +66,7 @@ def packed(folder: Path) -> Loader:
     data, header = path.read_bytes(), read_header(path)
 
     def load() -> object:
-        path.write_bytes(header_of(header.text, path.read_bytes()) + path.read_bytes())
+        path.write_bytes(header_of(header.text, [path.read_bytes()]) + path.read_bytes())
         return load_store(path)
 
     return Loader(path, load, (data[header.size :],))
