@@ -2,12 +2,13 @@
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from classify.batches import PairBatch
-from classify.distributed import sum_gradients
+from classify.distributed import gathered, sum_gradients
 from classify.losses import Objective
 from classify.model import Stage2Model
 from classify.rates import rate_groups
@@ -25,14 +26,24 @@ class Moving(Protocol):
 
 
 class AutogradStep:
-    """Steps of a whole model, backbone and head; the optimizer's state is what is `Moving`."""
+    """Steps of a whole model, backbone and head; see `Moving`.
+
+    With `amp` the backbone computes in bfloat16, or on a GPU without it in float16 with a scaled loss; head and loss in
+    float32. With `accumulate` K the persons of a batch go through the backbone in K parts, and the gradient is that of
+    the batch as a whole, whose loss has terms of all its samples: the parts' features are made without a graph, head
+    and loss give the gradient of the features, and each part is forwarded again to take its share of it (gradient
+    caching: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021).
+    """
 
     def __init__(self, model: Stage2Model, objective: Objective, config: ResNetStage2Config) -> None:
         self._model = model
         self._objective = objective
-        self._clip = config.grad_clip
+        self._config = config
         self._parameters = model.trainable()
-        fused = self._parameters[0].device.type in ("cpu", "cuda")
+        device = self._parameters[0].device
+        self._type = _amp_type(device) if config.amp else torch.float32
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._type == torch.float16)
+        fused = device.type in ("cpu", "cuda")
         groups = rate_groups(model, config)
         self.optimizer = Adam(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
@@ -40,18 +51,51 @@ class AutogradStep:
         """Takes one step at the learning rate `rate` of the head; returns the loss before it, a detached scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        loss = self._objective.loss(self._model(batch), batch.label)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.backward(batch)
         sum_gradients(self._model.backbone.parameters())
-        clip_grad_norm_(self._parameters, self._clip)
-        self.optimizer.step()
+        self._scaler.unscale_(self.optimizer)
+        clip_grad_norm_(self._parameters, self._config.grad_clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return loss
+
+    def backward(self, batch: PairBatch) -> Tensor:
+        """Leaves the gradients of a batch in the parameters; returns the loss, a detached scalar."""
+        self.optimizer.zero_grad()
+        if self._config.accumulate == 1:
+            return self._head_backward(self._features(batch.persons), batch)
+        parts = [part for part in torch.tensor_split(batch.persons, self._config.accumulate) if len(part)]
+        with torch.no_grad():
+            features = torch.cat([self._features(part) for part in parts or [batch.persons]])
+        features.requires_grad_()
+        loss = self._head_backward(features, batch)
+        assert features.grad is not None
+        for part, gradient in zip(parts, features.grad.split([len(part) for part in parts]), strict=True):
+            self._features(part).backward(gradient)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _features(self, persons: Tensor) -> Tensor:
+        """(P, D) float32 the backbone's output for this rank's share of a batch's persons."""
+        with torch.autocast(persons.device.type, self._type, enabled=self._type != torch.float32):
+            features: Tensor = self._model.backbone(persons)
+        return features.float()
+
+    def _head_backward(self, features: Tensor, batch: PairBatch) -> Tensor:
+        logits = self._model.head(gathered(features, batch.count), batch.a, batch.b, batch.spatial)
+        loss = self._objective.loss(logits, batch.label)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """See `Moving`."""
-        return self.optimizer.state_dict()
+        return {"adam": self.optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Moving`."""
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(state["adam"])
+        self._scaler.load_state_dict(state["scaler"])
+
+
+def _amp_type(device: torch.device) -> torch.dtype:
+    """bfloat16, which needs no scaled loss, except on a GPU that computes it in software."""
+    return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported(False) else torch.bfloat16

@@ -127,6 +127,12 @@ finetune_options = options(
     click.option("--backbone_lr", default=0.0, help="Learning rate of the backbone.  0: --lr, as the head."),
     click.option("--layer_decay", default=1.0, help="A stage's learning rate over that of the next one."),
     click.option("--augment", is_flag=True, help="Mirror, shift, brighten and partly hide the training crops."),
+    click.option("--amp", is_flag=True, help="The backbone trains in 16 bits: faster on a GPU, slower on most CPUs."),
+    click.option("--accumulate", default=1, help="Parts of a batch that the backbone takes one after the other."),
+    click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them."),
+    click.option("--amp", is_flag=True, help="Compute the backbone's training steps in bfloat16 (GPU)."),
+    click.option("--accumulate", default=1, help="Parts in which a batch's people go through the backbone."),
+    click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them."),
     click.option("--crop_cache", default=1.0, help="GiB of memory for decoded crops."),
 )
 

@@ -40,7 +40,7 @@ class ResNetStage2Config:
     backbone_lr: float = 0.0  # 0.0: the learning rate of the head
     layer_decay: float = 1.0  # a stage's learning rate over that of the next one
     augment: bool = False  # training crops are mirrored, shifted, brightened, partly hidden
-    amp: bool = False  # training steps in bfloat16
+    amp: bool = False  # the backbone trains in bfloat16, or float16 where the GPU has none
     accumulate: int = 1  # parts in which a batch goes through the backbone
     checkpointing: bool = False  # compute each stage's activations again instead of keeping them
     crop_cache: float = 1.0  # GiB of memory for decoded crops
