@@ -288,7 +288,7 @@ def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: A
 @click.argument("out", metavar="OUT.h5", type=click.Path(path_type=Path))
 def pack(path: Path, out: Path) -> None:
     """Write a store into one HDF5 file, for copying and reading; every command takes it in the store's place."""
-    from store.reader import pack_store
+    from store.pack import pack_store
 
     click.echo(f"packed: {out} ({pack_store(path, out) / 1e6:,.1f} MB)")
 

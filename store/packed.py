@@ -4,51 +4,19 @@ Why flat tables and not the shards' bytes: whoever opens the file with h5py find
 frames, persons and pairs, one dataset each, and needs nothing of ours. Why one checksum over the whole: the file is
 made to be copied, and a copy is whole or it is not. It is laid out as one large shard, so one reader serves both.
 
-The file is built in memory and published like a shard, since HDF5 itself dies on a full disk: packing takes memory of
-up to five times the store's size, loading a packed store of about twice.
+store.pack writes it. To be read it is held in memory: loading takes about twice its size.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from configs.errors import IntegrityError, StoreError
-from store.commit import publish
-from store.manifest import Manifest, manifest_text
-from store.packed_header import REMEDY, header_of, read_whole
-from store.shard import Shard, parse_shard, shard_image
-from store.tables import Tables
+from configs.errors import IntegrityError
+from store.manifest import Manifest
+from store.packed_header import REMEDY, read_whole
+from store.shard import Shard, parse_shard
 from store.unit_check import attributes_of
-
-
-def pack(manifest: Manifest, shards: list[Shard], tables: Tables, out: Path) -> int:
-    """Publishes the complete store of `manifest` as file `out`; returns its size in bytes.
-
-    The bytes are read back and compared with the shards row by row before they get their name.
-
-    Args:
-        shards: of every unit, checked. tables: theirs, joined.
-
-    Raises:
-        StoreError: `out` is a folder. IntegrityError: what would be written is not what the shards hold.
-        StorageError: the file system refuses; a file that stood there is kept.
-    """
-    if out.is_dir():
-        raise StoreError(f"{out} is a folder; name the file to write, e.g. {out / 'features.h5'}")
-    scenes = np.array([scene.encode() for scene in tables.scenes], np.bytes_)
-    extra = {"frame_scene": scenes[tables.frame_scene]} if len(tables.frame_scene) else {}
-    body = shard_image(_joined(shards, tables), extra)
-    copies = split(manifest, parse_shard(body, out.name), out)
-    for unit, copy, shard in zip(manifest.units, copies, shards, strict=True):
-        if not _same_rows(copy, shard):
-            raise IntegrityError(f"packing changed rows of {unit.shard}; nothing was written, report this")
-    header = header_of(manifest_text(manifest), [body])
-    publish(out, (header, body))
-    return len(header) + len(body)
 
 
 def read_packed(path: Path, manifest: Manifest) -> list[Shard]:
@@ -99,45 +67,3 @@ def _rows(whole: Shard, frames: slice, persons: slice, pairs: slice) -> Shard:
         spatial=whole.spatial[pairs],
         label=whole.label[pairs],
     )
-
-
-def _joined(shards: list[Shard], tables: Tables) -> Shard:
-    """All rows as one shard of no scene."""
-
-    def cat(name: str, empty: Any) -> Any:
-        return np.concatenate([getattr(shard, name) for shard in shards]) if shards else empty
-
-    flipped = bool(shards) and shards[0].visual_flipped is not None
-    return Shard(
-        scene="",
-        visual=cat("visual", np.empty((0, 0), np.float16)),
-        visual_flipped=cat("visual_flipped", None) if flipped else None,
-        box=tables.box,
-        person_id=tables.person_id,
-        frame_name=tables.frame_name,
-        frame_index=tables.frame_index,
-        frame_size=tables.frame_size,
-        frame_offset=tables.frame_offset,
-        frame_sha256=cat("frame_sha256", np.empty(0, np.str_)),
-        pair=tables.pair,
-        spatial=tables.spatial,
-        label=tables.label,
-        label_sets=tables.label_sets,
-        skipped=tuple(item for shard in shards for item in shard.skipped),
-    )
-
-
-def _same_rows(one: Shard, other: Shard) -> bool:
-    """Whether two shards hold the same, bit for bit; labels by their meaning, since sets may be numbered otherwise."""
-    names = {item.name for item in fields(Shard)} - {"label", "label_sets"}
-    same = all(_same(getattr(one, name), getattr(other, name)) for name in names)
-    return same and [one.label_sets[i] for i in one.label] == [other.label_sets[i] for i in other.label]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Bit for bit: NaN is itself, and 0 is not -0."""
-    if not isinstance(one, np.ndarray):
-        return bool(one == other)
-    if one.dtype.kind == "U":  # text may be padded to another width
-        return bool(one.tolist() == other.tolist())
-    return bool((one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.errors import IntegrityError
 from store.manifest import COMPLETE, Manifest, Unit, read_complete_manifest, read_manifest
-from store.packed import pack, read_packed
+from store.packed import read_packed
 from store.shard import Shard, detached, read_shard
 from store.tables import Features, Floats, Tables
 
@@ -84,17 +84,6 @@ def load_shards(path: Path, manifest: Manifest) -> list[Shard]:
     for unit, shard in zip(manifest.units, shards, strict=True):
         _check_belongs(manifest, unit, shard, path)
     return shards
-
-
-def pack_store(path: Path, out: Path) -> int:
-    """Packs the finished store at `path` into the one file `out`; returns its size in bytes. See store.packed.
-
-    Raises:
-        StoreError, IncompleteError, IntegrityError: as `load_store`. StorageError: the file system refuses.
-    """
-    manifest = read_complete_manifest(path)
-    shards = load_shards(path, manifest)
-    return pack(manifest, shards, join_tables(tuple(manifest.scenes), shards), out)
 
 
 def join_tables(scenes: tuple[str, ...], shards: list[Shard]) -> Tables:

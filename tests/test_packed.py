@@ -1,20 +1,26 @@
 """A packed store holds what its folder holds, takes its place everywhere, and shows every damage."""
 
 import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 import pytest
 
-import store.packed
+import store.pack
 from configs.errors import IncompleteError, IntegrityError, StoreError
+from store.commit import Bytes
 from store.find import store_for
 from store.manifest import read_manifest
+from store.pack import pack_store
+from store.packed_body import Shards, body
 from store.packed_header import header_of
-from store.reader import load_store, pack_store, store_info
+from store.reader import load_store, store_info
 from store.shard import Shard
 from store.verify import verify
 from store.writer import finished, open_for_writing
@@ -106,10 +112,8 @@ def test_every_flipped_bit_and_every_cut_is_found(packed: Path) -> None:
             with pytest.raises(StoreError):  # not False: nothing is ever computed into a packed file
                 if not finished(packed, make_plan()):
                     raise StoreError("so far gone that it is no store")
-            try:
+            with suppress(StoreError):  # so far gone that nothing says what it was
                 assert verify(packed).faults
-            except StoreError:
-                pass  # so far gone that nothing says what it was
 
 
 def test_a_block_of_any_declared_size_is_refused(packed: Path) -> None:
@@ -145,14 +149,15 @@ def test_an_unfinished_or_damaged_store_is_not_packed(tmp_path: Path) -> None:
 def test_what_packing_would_change_is_not_published(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = store.packed.shard_image
+    def careless(content: BinaryIO, shards: Shards) -> Iterator[Bytes]:
+        def changed(shard: Shard) -> Shard:
+            visual = shard.visual.copy()
+            visual[3, 3] = -visual[3, 3]
+            return replace(shard, visual=visual)
 
-    def careless(shard: Shard, extra: Any) -> bytes:
-        visual = shard.visual.copy()
-        visual[3, 3] = -visual[3, 3]
-        return image(replace(shard, visual=visual), extra)
+        return body(content, lambda: (changed(shard) for shard in shards()))
 
-    monkeypatch.setattr(store.packed, "shard_image", careless)
+    monkeypatch.setattr(store.pack, "body", careless)
     with pytest.raises(IntegrityError, match="packing changed rows"):
         pack_store(folder, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
@@ -161,3 +166,28 @@ def test_what_packing_would_change_is_not_published(
 def test_a_folder_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder"):
         pack_store(folder, tmp_path)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_memory_does_not_grow_with_the_features(tmp_path: Path, views: int) -> None:
+    def peak(units: int) -> int:
+        path, rng = tmp_path / f"{units}.store", np.random.default_rng(0)
+        plan = make_plan(units)
+        with open_for_writing(
+            path, replace(plan, recipe=replace(plan.recipe, views=views, visual_dim=20_000))
+        ) as writer:
+            for number in writer.pending:
+                shard = shard_of(number)
+                visual = rng.standard_normal((len(shard.box), 20_000)).astype(np.float16)
+                flipped = visual[:, ::-1].copy() if views == 2 else None
+                writer.commit(number, replace(shard, visual=visual, visual_flipped=flipped))
+            writer.finish()
+        tracemalloc.start()
+        pack_store(path, tmp_path / f"{units}.h5")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(load_store(path).visual, load_store(tmp_path / f"{units}.h5").visual)
+        return found
+
+    small, large = peak(3), peak(24)
+    assert large < 1.3 * small  # of eight times the features

@@ -17,7 +17,8 @@ from extract.jrdb import IMAGES
 from extract.repair import Machine, repair
 from extract.weights import LoadedBackbone, load_backbone
 from store.manifest import read_manifest, write_manifest
-from store.reader import pack_store, store_info
+from store.pack import pack_store
+from store.reader import store_info
 from store.verify import verify
 from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
 from tests.test_extract_job import content, copy_of, run

@@ -20,7 +20,8 @@ from configs.errors import IncompleteError, IntegrityError, LockedError, Mismatc
 from store.commit import sha256
 from store.find import serves, store_for
 from store.manifest import Manifest, SceneDigest, Selection, Unit, read_manifest, write_manifest
-from store.reader import load_store, pack_store, store_info
+from store.pack import pack_store
+from store.reader import load_store, store_info
 from store.recipe import Recipe, digest
 from store.shard import Shard, Skipped
 from store.writer import StoreWriter, finished, open_for_writing

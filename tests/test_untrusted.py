@@ -19,8 +19,9 @@ import torch
 from classify.checkpoint import load
 from configs.errors import CheckpointError, IntegrityError, WeightsError
 from extract.weights import load_backbone
+from store.pack import pack_store
 from store.packed_header import header_of, read_header
-from store.reader import load_store, pack_store
+from store.reader import load_store
 from store.shard import parse_shard, shard_image
 from tests.faults.build import build_library
 from tests.faults.damage import make_store

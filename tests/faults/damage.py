@@ -8,7 +8,8 @@ import numpy as np
 
 from configs.errors import Stage2Error
 from store.manifest import read_manifest
-from store.reader import load_store, pack_store
+from store.pack import pack_store
+from store.reader import load_store
 from store.writer import open_for_writing
 from tests.faults.workload import make_plan, shard_of
 

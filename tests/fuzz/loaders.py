@@ -57,8 +57,9 @@ def manifests(folder: Path) -> Loader:
 
 def packed(folder: Path) -> Loader:
     """A packed store, its checksum forged to fit."""
+    from store.pack import pack_store
     from store.packed_header import header_of, read_header
-    from store.reader import load_store, pack_store
+    from store.reader import load_store
     from tests.faults.damage import make_store
 
     path = folder / "a.h5"
