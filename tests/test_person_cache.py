@@ -265,6 +265,10 @@ def test_stored_crops_are_those_of_the_images(pictures: tuple[Tables, list[Path]
     tables, _ = pictures
     stored = kept(tables, StoredCrops(Reader(*pictures), 32), people)
     assert same(epoch(tables, stored), epoch(tables, frame_crops(*pictures)))
+    who = np.unique(tables.pair)
+    one, other = StoredCrops(Reader(*pictures), 32)(who), frame_crops(*pictures)(who)
+    assert torch.equal(one, other)
+    assert one.stride() == other.stride()  # the same memory, so the same sums
 
 
 def test_stored_crops_of_another_size_are_refused_by_name(pictures: tuple[Tables, list[Path]]) -> None:
