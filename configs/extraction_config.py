@@ -40,6 +40,7 @@ class ExtractionConfig:
     max_skipped: float = 0.01  # largest share of the planned frames, persons or pairs that may be left out
     retry_skipped: bool = False  # read the images of units with unusable ones once more
     update: bool = False  # accept changed data and compute what changed
+    crops: bool = False  # store the crops too, in a store of their own within the store
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -10,11 +10,11 @@ from extract.prepare import PreparedFrame
 from extract.spatial import spatial_features
 from store.shard import Shard, Skipped
 from store.subset import frame_of_person, subset
-from store.tables import Floats
+from store.tables import Visual
 
 
 def assemble(
-    unit: PlannedUnit, outcomes: Sequence[PreparedFrame], visual: Floats, visual_flipped: Floats | None
+    unit: PlannedUnit, outcomes: Sequence[PreparedFrame], visual: Visual, visual_flipped: Visual | None
 ) -> Shard:
     """The shard of `unit`: persons of usable frames with their features, pairs of stored persons.
 

@@ -6,19 +6,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from configs.errors import DataError
+from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
 from extract.bound import bound
 from extract.device import pick_device
 from extract.jrdb import scene_digests
 from extract.limits import check_limit, known_skips, planned_items, stored_skips
-from extract.plan import PlannedUnit, describe, make_recipe, plan_units
+from extract.plan import PlannedUnit, crop_recipe, describe, make_recipe, plan_units, unit_crops
 from extract.reuse import relabel
 from extract.stream import Tally, stream_shards
-from extract.weights import LoadedBackbone, load_backbone
+from extract.weights import NONE, LoadedBackbone, load_backbone
 from store.find import store_for
-from store.manifest import Manifest, Selection, Unit
+from store.manifest import Manifest, Selection, Unit, read_complete_manifest
 from store.reader import store_info
+from store.recipe import CROPS
 from store.shard import Skipped
 from store.writer import StoreWriter, finished, open_for_writing
 
@@ -33,11 +34,13 @@ class Summary:
     on_cpu: bool
     units_reused: int = 0
     tally: Tally = field(default_factory=Tally)
+    crops: "Summary | None" = None  # of the store of crops
 
     def to_dict(self) -> dict[str, Any]:
         """The store's description with what the job did to it, for JSON."""
         found = store_info(self.store) | {"units_reused": self.units_reused} | vars(self.tally)
-        return found | {"bound": bound(self.tally.seconds, self.on_cpu)}
+        found |= {"bound": bound(self.tally.seconds, self.on_cpu)}
+        return found if self.crops is None else found | {"crops": self.crops.to_dict()}
 
 
 def extract(config: ExtractionConfig) -> Summary:
@@ -53,9 +56,26 @@ def extract(config: ExtractionConfig) -> Summary:
 
 def extract_with(config: ExtractionConfig, loaded: LoadedBackbone) -> Summary:
     """`extract` with a backbone that is already loaded. Raises as `extract`."""
-    began = perf_counter()
     wanted = wanted_store(config, loaded)
     path = Path(config.store) if config.store else store_for(wanted)
+    if config.crops and path.is_file():
+        raise StoreError(f"{path} is one packed file, which has no room for crops; name a folder with --store")
+    summary = _extract_into(path, wanted, config, loaded)
+    if config.crops:
+        config = crops_config(config, read_complete_manifest(path).selection)
+        summary.crops = _extract_into(path / CROPS, wanted_store(config, None), config, None)
+    return summary
+
+
+def crops_config(config: ExtractionConfig, selection: Selection) -> ExtractionConfig:
+    """The extraction of the crops that belong to a store of `selection`: no device takes part in it."""
+    interval, persons = selection.frame_interval, selection.persons
+    return replace(config, frame_interval=interval, persons=persons, views=1, device="cpu", precision="float32")
+
+
+def _extract_into(path: Path, wanted: Manifest, config: ExtractionConfig, loaded: LoadedBackbone | None) -> Summary:
+    """Fills the store at `path`, or finds it finished; `loaded` is None for a store of crops."""
+    began = perf_counter()
     summary = Summary(path, pick_device(config.device).type == "cpu")
     if not config.retry_skipped and finished(summary.store, wanted):
         summary.units_reused = int(store_info(summary.store)["units"])
@@ -77,19 +97,31 @@ def extract_with(config: ExtractionConfig, loaded: LoadedBackbone) -> Summary:
 
 def planned_store(config: ExtractionConfig, wanted: Manifest) -> tuple[list[PlannedUnit], Manifest]:
     """The units that an extraction into `wanted` is made of, and its manifest with them. Raises DataError."""
-    units = plan_units(Path(config.data_path), wanted.selection)
+    units = plan_units(Path(config.data_path), wanted.selection, crops=unit_crops(wanted.recipe))
     return units, replace(wanted, units=tuple(describe(unit, wanted.recipe) for unit in units))
 
 
-def wanted_store(config: ExtractionConfig, loaded: LoadedBackbone) -> Manifest:
-    """The manifest, its units not planned yet, of the store that `config` asks for. Raises DataError."""
-    recipe = make_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision)
+def wanted_store(config: ExtractionConfig, loaded: LoadedBackbone | None) -> Manifest:
+    """The manifest, its units not planned yet, of the store that `config` asks for; of crops without a backbone.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    if loaded is None:
+        recipe, source = crop_recipe(config.crop_size), NONE
+    else:
+        recipe = make_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision)
+        source = loaded.source
     selection = Selection(config.frame_interval, config.persons)
-    return Manifest(recipe, selection, scene_digests(Path(config.data_path)), (), loaded.source)
+    return Manifest(recipe, selection, scene_digests(Path(config.data_path)), (), source)
 
 
 def _fill(
-    writer: StoreWriter, units: list[PlannedUnit], config: ExtractionConfig, loaded: LoadedBackbone, summary: Summary
+    writer: StoreWriter,
+    units: list[PlannedUnit],
+    config: ExtractionConfig,
+    loaded: LoadedBackbone | None,
+    summary: Summary,
 ) -> None:
     """Commits every unit that is not there yet; what can take over features does."""
     summary.units_reused = len(writer.done)

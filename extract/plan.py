@@ -9,14 +9,15 @@ import numpy as np
 
 from extract.crops import BOX_RULE, INTERPOLATION, PADDING
 from extract.jrdb import Scene, read_scenes
-from extract.weights import LoadedBackbone
+from extract.weights import LoadedBackbone, state_sha256
 from store.manifest import Selection, Unit
-from store.recipe import Recipe
+from store.recipe import CROPS, PIXEL_DTYPE, Recipe
 from store.shard import Skipped
 from store.subset import paired_persons, persons_per_frame, subset
 from store.tables import Ints, Tables
 
 UNIT_CROPS = 4096  # aimed at; a scene's crops are shared out evenly, so a unit has 2,000 to 6,200, small scenes less
+UNIT_PIXELS = 2**25  # bytes, aimed at where the crops themselves are stored
 
 
 @dataclass(frozen=True)
@@ -67,27 +68,57 @@ def make_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, 
     )
 
 
-def plan_units(data_path: Path, selection: Selection, scenes: tuple[str, ...] = ()) -> list[PlannedUnit]:
-    """All units of the data, or those of the named scenes. Raises DataError."""
-    return [unit for scene in read_scenes(data_path, scenes) for unit in plan_scene(scene, selection)]
+def crop_recipe(crop_size: int) -> Recipe:
+    """The recipe of this project's crops themselves, as rows of uint8 in (3, S, S) order."""
+    return Recipe(
+        backbone=CROPS,
+        layer="pixels",
+        weights_sha256=state_sha256({}),
+        visual_dim=3 * crop_size**2,
+        crop_size=crop_size,
+        padding=PADDING,
+        box_rule=BOX_RULE,
+        interpolation=INTERPOLATION,
+        normalisation="none",
+        precision="float32",
+        dtype=PIXEL_DTYPE,
+        views=1,
+    )
 
 
-def plan_scene(scene: Scene, selection: Selection) -> list[PlannedUnit]:
-    """The units of one scene: contiguous runs of its selected frames with about as many crops each."""
+def unit_crops(recipe: Recipe) -> int:
+    """How many crops a unit of a store of `recipe` aims at.
+
+    The crops themselves are as many as UNIT_PIXELS bytes hold (891 of 112 pixels), so a unit has at most 1.5 times
+    that, 48 MiB, and one frame's people more. Writing one takes three times its bytes.
+    """
+    return min(UNIT_CROPS, max(1, UNIT_PIXELS // recipe.visual_dim)) if recipe.dtype == PIXEL_DTYPE else UNIT_CROPS
+
+
+def plan_units(
+    data_path: Path, selection: Selection, scenes: tuple[str, ...] = (), crops: int | None = None
+) -> list[PlannedUnit]:
+    """All units of the data, or those of the named scenes, of about `crops` crops each. Raises DataError."""
+    aim = UNIT_CROPS if crops is None else crops
+    return [unit for scene in read_scenes(data_path, scenes) for unit in plan_scene(scene, selection, aim)]
+
+
+def plan_scene(scene: Scene, selection: Selection, crops: int) -> list[PlannedUnit]:
+    """The units of one scene: contiguous runs of its selected frames with about `crops` crops each."""
     frames = scene.tables.frame_index % selection.frame_interval == 0
     persons = np.ones(len(scene.tables.box), bool)
     if selection.persons == "paired":
         persons = paired_persons(scene.tables)
     tables = subset(scene.tables, frames, persons)
     people, image_bytes = persons_per_frame(scene.tables)[frames], scene.image_bytes[frames]
-    runs = _runs(persons_per_frame(tables))
+    runs = _runs(persons_per_frame(tables), crops)
     return [_take(tables, people, image_bytes, scene.skipped, run) for run in runs]
 
 
-def _runs(crops: Ints) -> list[slice]:
-    """Cuts frames with so many crops each into runs of about UNIT_CROPS; no frames, no run."""
+def _runs(crops: Ints, aim: int) -> list[slice]:
+    """Cuts frames with so many crops each into runs of about `aim`; no frames, no run."""
     total = int(crops.sum())
-    count = max(1, round(total / UNIT_CROPS))
+    count = max(1, round(total / aim))
     run_of = np.minimum((np.cumsum(crops) - crops) * count // max(total, 1), count - 1)
     edges = np.flatnonzero(np.diff(run_of, prepend=-1, append=count)).tolist()
     return [slice(start, stop) for start, stop in pairwise(edges)]

@@ -1,7 +1,7 @@
 """Planned units in, shards out: frames are read ahead by threads, crops fill batches, rows come out in order."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+import torch
 from tqdm import tqdm
 
 from configs.errors import DataError
@@ -18,6 +19,7 @@ from extract.batcher import FeatureCollector
 from extract.device import pick_device
 from extract.forward import frozen_forward
 from extract.lanes import Lanes, open_lanes
+from extract.pixels import PixelCollector
 from extract.plan import PlannedUnit
 from extract.prepare import PreparedFrame, prepare_frame
 from extract.read_ahead import read_ahead
@@ -39,25 +41,25 @@ class Tally:
 
 
 def stream_shards(
-    units: dict[int, PlannedUnit], config: ExtractionConfig, loaded: LoadedBackbone, tally: Tally
+    units: dict[int, PlannedUnit], config: ExtractionConfig, loaded: LoadedBackbone | None, tally: Tally
 ) -> Iterator[tuple[int, Shard]]:
     """Reads, crops and forwards the numbered units, one after another, and yields each one's shard.
+
+    Args:
+        loaded: the backbone; None where the crops themselves are stored.
 
     Raises:
         DataError: an image cannot be used and `config.on_error` is "fail", or features do not fit the storage type.
         DeviceError: the device is missing.
     """
     device = pick_device(config.device)
-    forward = frozen_forward(loaded.backbone, config.crop_size, device, config.precision)
     persons = sum(len(unit.tables.box) for unit in units.values())
     with (
         open_lanes(device, config.num_workers) as lanes,
         tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar,
     ):
-        views = [
-            FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype, lanes)
-            for _ in range(config.views)
-        ]
+        views = _collectors(config, loaded, device, lanes)
+        dim = 3 * config.crop_size**2 if loaded is None else loaded.backbone.out_dim
         for number, frames in _frames_by_unit(units, config, tally, lanes):
             outcomes = []
             for frame in frames:
@@ -66,10 +68,22 @@ def stream_shards(
                     collector.add(frame.crops.flip(-1) if view else frame.crops)
                 outcomes.append(replace(frame, crops=frame.crops[:0].clone()))  # lets go of the pixels
                 bar.update(len(frame.unseen))
-            features = [collector.take(loaded.backbone.out_dim) for collector in views]
+            features = [collector.take(dim) for collector in views]
             tally.crops_forwarded = sum(collector.forwarded for collector in views)
             tally.seconds["forward"] = sum(collector.seconds for collector in views)
             yield number, assemble(units[number], outcomes, features[0], features[1] if len(features) > 1 else None)
+
+
+def _collectors(
+    config: ExtractionConfig, loaded: LoadedBackbone | None, device: torch.device, lanes: Lanes
+) -> Sequence[FeatureCollector | PixelCollector]:
+    """What makes rows of crops, one for each view."""
+    if loaded is None:
+        return [PixelCollector()]
+    forward = frozen_forward(loaded.backbone, config.crop_size, device, config.precision)
+    return [
+        FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype, lanes) for _ in range(config.views)
+    ]
 
 
 def _frames_by_unit(

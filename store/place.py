@@ -25,14 +25,14 @@ class Places:
     attributes: dict[str, str]
 
 
-def view(image: bytes, key: str, place: Place, kind: str, rank: int) -> NDArray[Any]:
+def view(image: bytes, key: str, place: Place, kinds: str, rank: int) -> NDArray[Any]:
     """The array `key` as a read-only view of `image`.
 
     Raises:
-        ValueError: it is not of that kind of number and rank, or not all of it is there.
+        ValueError: it is not of one of those kinds of number and that rank, or not all of it is there.
     """
     dtype, shape, offset = place.dtype, place.shape, place.offset
-    if dtype.kind != kind or len(shape) != rank:
+    if dtype.kind not in kinds or len(shape) != rank:
         raise ValueError(f"{key} has type {dtype} and rank {len(shape)}")
     count = math.prod(shape)
     if count == 0:

@@ -8,6 +8,8 @@ from typing import Any
 from configs.errors import IntegrityError
 
 FORMAT = 1  # of shards and STORE.json; a change to either bumps it and says what becomes of old stores
+CROPS = "crops"  # in a backbone's place: the pixels themselves are stored
+PIXEL_DTYPE = "uint8"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Recipe:
     interpolation: str
     normalisation: str
     precision: str  # of the forward pass: "float32", "bfloat16" or "float16"
-    dtype: str  # of storage: "float16" or "float32"
+    dtype: str  # of storage: "float16" or "float32"; "uint8" of crops
     views: int  # 1, or 2 with the mirrored crop
     format: int = FORMAT
 

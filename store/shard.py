@@ -22,11 +22,11 @@ from store.commit import sha256
 from store.hdf5_image import locate
 from store.place import view
 from store.shard_header import header_of, read_header
-from store.tables import Floats, Ints
+from store.tables import Floats, Ints, Visual
 
-# name -> (kind of number, rank); visual_flipped is there in a store of two views only
+# name -> (kinds of number, rank); visual_flipped is there in a store of two views only
 LAYOUT: dict[str, tuple[str, int]] = {
-    "visual": ("f", 2),
+    "visual": ("fu", 2),  # pixels are unsigned
     "visual_flipped": ("f", 2),
     "box": ("f", 2),
     "person_id": ("i", 1),
@@ -68,8 +68,8 @@ class Shard:
     """The rows of one unit: F frames, N persons, M pairs of one scene; letters and dtypes as in store.tables."""
 
     scene: str
-    visual: Floats  # (N, D) float16 or float32
-    visual_flipped: Floats | None
+    visual: Visual  # (N, D) float16 or float32; uint8 of crops
+    visual_flipped: Visual | None
     box: Floats  # (N, 4) float64
     person_id: Ints  # (N,) int64
     frame_name: NDArray[np.str_]  # (F,)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+Visual = NDArray[np.floating | np.uint8]  # features, or the crops themselves
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from store.manifest import Manifest, Unit
 from store.shard import Shard
 from store.subset import Mask
-from store.tables import Floats
+from store.tables import Visual
 
 _EXPONENT = 0x7C00  # of float16: all set means infinite or NaN (IEEE 754)
 _MAGNITUDE = 0x7FFF  # all but the sign
@@ -70,10 +70,11 @@ class Scan:
     finite: bool  # no NaN and nothing infinite
 
 
-def scan(rows: Floats) -> Scan:
+def scan(rows: Visual) -> Scan:
     """One pass over `rows`; float16 by its bits, in blocks that stay in the processor's cache."""
     if rows.dtype != np.float16:
-        return Scan(int(np.count_nonzero(rows == 0)), bool(np.isfinite(rows).all()))
+        finite = rows.dtype.kind != "f" or bool(np.isfinite(rows).all())
+        return Scan(rows.size - int(np.count_nonzero(rows)), finite)
     bits = rows.reshape(-1).view(np.uint16)
     scratch = np.empty(min(_BLOCK, bits.size), np.uint16)
     nonzero, largest = 0, 0
@@ -137,7 +138,9 @@ def _row_faults(shard: Shard, seen: Scan) -> Iterator[Fault]:
     yield from _person_faults(shard, "not_finite_spatial", persons, "a NaN or infinite spatial feature of a pair")
 
 
-def _feature_faults(shard: Shard, name: str, rows: Floats, seen: Scan) -> Iterator[Fault]:
+def _feature_faults(shard: Shard, name: str, rows: Visual, seen: Scan) -> Iterator[Fault]:
+    if rows.dtype.kind != "f":  # pixels may be all black
+        return
     if not seen.finite:
         bad = np.asarray(~np.isfinite(rows).all(axis=1))
         yield from _person_faults(shard, f"not_finite_{name}", bad, "a NaN or infinite feature")
@@ -154,7 +157,7 @@ def _person_faults(shard: Shard, kind: str, bad: Mask, what: str) -> Iterator[Fa
         yield Fault(kind, f"{shard.scene} {frame}: person {person} has {what}", frame=frame, person=person)
 
 
-def _constant(rows: Floats) -> Mask:
+def _constant(rows: Visual) -> Mask:
     """(N,) which rows of several values have one value only; most rows are ruled out by their two ends."""
     constant = np.zeros(len(rows), bool)
     if rows.shape[1] > 1:

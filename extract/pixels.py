@@ -1,0 +1,26 @@
+"""Crops as they are, in a backbone's place: what `extract --crops` stores beside the features."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class PixelCollector:
+    """`extract.batcher.FeatureCollector` without a backbone: crops in, in any portions; their pixels out, in order."""
+
+    seconds = 0.0  # nothing is forwarded
+
+    def __init__(self) -> None:
+        self._rows: list[NDArray[np.uint8]] = []
+        self.forwarded = 0  # crops
+
+    def add(self, crops: Tensor) -> None:
+        """Takes (P, 3, S, S) uint8 crops; copies them, whatever their order in memory."""
+        self._rows.append(crops.flatten(1).contiguous().numpy().copy())
+        self.forwarded += len(crops)
+
+    def take(self, dim: int) -> NDArray[np.uint8]:
+        """(N, dim) uint8 pixels, in (3, S, S) order, of all crops since the last call; dim is 3 * S * S."""
+        rows = np.concatenate([np.empty((0, dim), np.uint8), *self._rows])
+        self._rows = []
+        return rows
