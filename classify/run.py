@@ -1,15 +1,15 @@
 """A whole training run, from samples to results, as straight-line calls."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.batches import Source, Visual, training_persons
+from classify.batches import PairBatch, Source, Visual, training_persons
 from classify.checkpoint import CACHED, END_TO_END, About, Checkpoint, part, restore
 from classify.crop_batches import CropSource
 from classify.drive import drive, drive_together
@@ -18,6 +18,7 @@ from classify.head import build_head
 from classify.head_step import MovingHead
 from classify.logs import run_log
 from classify.losses import class_weights
+from classify.memory import memory_checked
 from classify.model import Stage2Model
 from classify.person_cache import PersonSource, keep_persons
 from classify.progress import log_configuration
@@ -27,7 +28,7 @@ from classify.selection import Split, log_selection, select
 from classify.step import AutogradStep
 from classify.streamed import StreamedVisual, visual_of
 from classify.threads import threads_for
-from configs.errors import CheckpointError, DataError, DeviceError
+from configs.errors import CheckpointError, DataError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbone import Backbone
 from extract.device import pick_device
@@ -102,7 +103,7 @@ def train_heads(
     tables, device = features.tables, pick_device(config.device)
     splits = select(tables, config)
     folders = [open_run_folder(one, overwrite, resume) for one in configs]
-    with ExitStack() as logs, _memory_checked():
+    with ExitStack() as logs, memory_checked(config.batch_size):
         for folder in folders:
             logs.enter_context(run_log(folder))
         _announce(tables, splits, config)
@@ -186,7 +187,7 @@ def train_end_to_end(
     if start is not None:
         _start_from(model, start, config)
     folder = open_run_folder(config, overwrite, resume)
-    with run_log(folder), _memory_checked():
+    with run_log(folder), memory_checked(config.batch_size) as trial:
         _announce(tables, splits, config)
         model.to(device)
         persons = keep_persons(crops, tables, splits, backbone, config)
@@ -200,6 +201,7 @@ def train_end_to_end(
         weights = _weights(splits, config)
         data = prepare(config, weights, tables, splits, source, model, CROPS_KNN)
         step = AutogradStep(model, data.objective, config)
+        trial.backward = lambda pairs: _try(step, pairs, config, device)
         about = About(END_TO_END, config, backbone.out_dim, identity, "", weights)
         fitted = Fitted(model, step, about, folder)
         clock = time.monotonic()
@@ -252,9 +254,9 @@ def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:
             raise DataError(f"the size of {scene}/{name} is not known; its image must be there for training on crops")
 
 
-@contextmanager
-def _memory_checked() -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError("the GPU's memory is full; use a smaller --batch_size, or --freeze_backbone") from error
+def _try(step: AutogradStep, pairs: int, config: ResNetStage2Config, device: torch.device) -> None:
+    """The backward pass of a batch of `pairs` pairs of different people, black as night."""
+    crops = torch.zeros((2 * pairs, 3, config.crop_size, config.crop_size), dtype=torch.uint8, device=device)
+    rows = torch.arange(2 * pairs, device=device).view(2, -1)
+    label = torch.zeros(pairs, dtype=torch.int64, device=device)
+    step.backward(PairBatch(crops, rows[0], rows[1], torch.zeros((pairs, 8), device=device), label))

@@ -70,7 +70,7 @@ class AutogradStep:
         features.requires_grad_()
         loss = self._head_backward(features, batch)
         assert features.grad is not None
-        for part, gradient in zip(parts, features.grad.split([len(part) for part in parts]), strict=True):
+        for part, gradient in zip(parts, torch.split(features.grad, [len(part) for part in parts]), strict=True):
             self._features(part).backward(gradient)  # type: ignore[no-untyped-call]
         return loss
 

@@ -62,6 +62,7 @@ extract_options = options(
     max_skipped_option,
     click.option("--retry_skipped", is_flag=True, help="Try the units with unusable images again, and no others."),
     click.option("--update", is_flag=True, help="Accept changed data and compute only what changed."),
+    click.option("--crops", is_flag=True, help="Store the crops too, in STORE/crops, for training end to end."),
     as_json_option,
 )
 
@@ -129,9 +130,6 @@ finetune_options = options(
     click.option("--augment", is_flag=True, help="Mirror, shift, brighten and partly hide the training crops."),
     click.option("--amp", is_flag=True, help="The backbone trains in 16 bits: faster on a GPU, slower on most CPUs."),
     click.option("--accumulate", default=1, help="Parts of a batch that the backbone takes one after the other."),
-    click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them."),
-    click.option("--amp", is_flag=True, help="Compute the backbone's training steps in bfloat16 (GPU)."),
-    click.option("--accumulate", default=1, help="Parts in which a batch's people go through the backbone."),
     click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them."),
     click.option("--crop_cache", default=1.0, help="GiB of memory for decoded crops."),
 )

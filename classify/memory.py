@@ -1,0 +1,75 @@
+"""What to do when the memory is full, with the largest batch that fits."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from configs.errors import DeviceError
+
+_ON_CPU = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")  # it has no error type of its own
+
+
+@dataclass
+class Trial:
+    """How a batch of so many pairs can be tried, once that is known; it leaves gradients, and takes no step."""
+
+    pairs: int  # in a batch of the run
+    backward: Callable[[int], None] | None = None
+
+
+@contextmanager
+def memory_checked(pairs: int) -> Iterator[Trial]:
+    """Turns an error of full memory into one sentence.
+
+    Raises:
+        DeviceError: the memory was full; it names the remedies, and the largest batch size that fits, where smaller
+            batches can be tried.
+    """
+    trial = Trial(pairs)
+    try:
+        yield trial
+    except RuntimeError as error:
+        if not _is_full(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # the failed batch would still fill the memory
+        raise DeviceError(_sentence(trial)) from error
+
+
+def _sentence(trial: Trial) -> str:
+    if trial.backward is None:
+        return "the memory is full; use a smaller --batch_size, or a smaller --feature_memory for cached features"
+    fits = _largest(trial)
+    advice = f"--batch_size {fits} fits" if fits else "not even one pair fits"
+    return (
+        f"the memory is full with batches of {trial.pairs} pairs; {advice}, or give --freeze_backbone, --accumulate, "
+        f"--checkpointing or --amp"
+    )
+
+
+def _largest(trial: Trial) -> int:
+    """The largest of half the batch size, a quarter and so on that can be trained; 0 where none can."""
+    size = trial.pairs // 2
+    while size and not _fits(trial, size):
+        size //= 2
+    return size
+
+
+def _fits(trial: Trial, size: int) -> bool:
+    assert trial.backward is not None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        trial.backward(size)
+    except RuntimeError as error:
+        if not _is_full(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        return False
+    return True
+
+
+def _is_full(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _ON_CPU)
