@@ -244,10 +244,10 @@ def store_group() -> None:
 @as_json_option
 def info(path: Path, as_json: bool) -> None:
     """What a store holds; reads no features."""
+    from store.crops import info_with_crops
     from store.describe import store_text
-    from store.reader import store_info
 
-    _show(store_info(path), as_json, store_text)
+    _show(info_with_crops(path), as_json, store_text)
 
 
 @store_group.command()

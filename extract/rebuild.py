@@ -12,7 +12,7 @@ import numpy as np
 from configs.errors import IntegrityError, MismatchError
 from configs.extraction_config import PERSONS
 from extract.jrdb import scene_digests
-from extract.plan import describe, make_recipe, plan_units
+from extract.plan import crop_recipe, describe, make_recipe, plan_units, unit_crops
 from extract.weights import IMAGENET, NONE, RANDOM, LoadedBackbone, load_backbone
 from store.commit import storage_errors
 from store.lock import locked
@@ -46,7 +46,8 @@ def rebuild_manifest(store: Path, data_path: Path, weights: str = "") -> None:
     remains = _remains(store)
     loaded = _weights_of(remains.recipe, weights)
     selection, units = _plan_of(remains, data_path)
-    plan = Manifest(remains.recipe, selection, scene_digests(data_path), units, loaded.source)
+    source = NONE if loaded is None else loaded.source
+    plan = Manifest(remains.recipe, selection, scene_digests(data_path), units, source)
     with locked(store / ".lock"), storage_errors(store):
         (store / ".tmp").mkdir(exist_ok=True)
         if (store / NAME).exists():
@@ -82,8 +83,10 @@ def _recipe_of(text: str, store: Path) -> Recipe:
         raise IntegrityError(f"the shards of {store} do not say their recipe; extract into another store") from error
 
 
-def _weights_of(recipe: Recipe, weights: str) -> LoadedBackbone:
-    """The backbone of `recipe`. Raises MismatchError where no weights at hand make that recipe."""
+def _weights_of(recipe: Recipe, weights: str) -> LoadedBackbone | None:
+    """The backbone of `recipe`, None for crops. Raises MismatchError where no weights at hand make that recipe."""
+    if recipe == crop_recipe(recipe.crop_size):
+        return None
     names = [weights] if weights else [NONE] if recipe.backbone == "hog" else [RANDOM, IMAGENET]
     differences = []
     for name in names:
@@ -101,7 +104,8 @@ def _weights_of(recipe: Recipe, weights: str) -> LoadedBackbone:
 def _plan_of(remains: _Remains, data_path: Path) -> tuple[Selection, tuple[Unit, ...]]:
     """The selection of the data that has all the shards' units, and those units."""
     for selection in _selections(remains.step):
-        units = tuple(describe(unit, remains.recipe) for unit in plan_units(data_path, selection))
+        planned = plan_units(data_path, selection, crops=unit_crops(remains.recipe))
+        units = tuple(describe(unit, remains.recipe) for unit in planned)
         if remains.digests <= {unit.digest for unit in units}:
             return selection, units
     raise MismatchError(f"the shards were not made from the data in {data_path}; give the original with --data_path")

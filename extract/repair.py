@@ -7,14 +7,16 @@ from typing import Any
 
 from configs.errors import MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
-from extract.job import planned_store, wanted_store
+from extract.job import crops_config, planned_store, wanted_store
 from extract.rebuild import rebuild_manifest
 from extract.stream import Tally, stream_shards
 from extract.weights import WITHOUT_FILE, load_backbone
+from store.crops import crops_within
 from store.manifest import Manifest, Unit, read_complete_manifest, read_manifest, shard_files
+from store.recipe import CROPS
 from store.shard import Shard
 from store.unit_check import committed
-from store.verify import Report, verify
+from store.verify import Report, verify_one
 from store.writer import open_for_writing, refuse_mismatch
 
 _log = logging.getLogger("stage2")
@@ -39,17 +41,21 @@ class Repaired:
     units: list[int] = field(default_factory=list)  # computed again
     differing: list[str] = field(default_factory=list)  # shards whose bytes are not those that were lost
     tally: Tally = field(default_factory=Tally)
+    crops: "Repaired | None" = None  # what was done to the store of crops within
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"path": str(self.store), "faults": self.faults, "units": self.units, "differing": self.differing} | {
+        found = {"path": str(self.store), "faults": self.faults, "units": self.units, "differing": self.differing} | {
             "frames_decoded": self.tally.frames_decoded,
             "crops_forwarded": self.tally.crops_forwarded,
         }
+        return found if self.crops is None else found | {"crops": self.crops.to_dict()}
 
 
 def repair(store: Path, data_path: Path, weights: str = "", machine: Machine | None = None) -> Repaired:
     """Verifies the finished store in folder `store` and computes its faulty units again, and nothing else.
+
+    The store of crops within it is repaired in the same way, after it.
 
     On the machine that made it the store is then, byte for byte, one that was never damaged; where another machine
     rounds otherwise, the shards that differ are named. A lost or damaged STORE.json is made anew from shards and data.
@@ -64,15 +70,24 @@ def repair(store: Path, data_path: Path, weights: str = "", machine: Machine | N
     """
     if store.is_file():
         raise StoreError(f"{store} is one packed file; pack it again from its folder, or copy it again")
+    repaired = _repaired(store, data_path, weights, machine or Machine())
+    crops = crops_within(store)
+    if crops is not None:
+        repaired.crops = _repaired(crops, data_path, "", machine or Machine())
+    return repaired
+
+
+def _repaired(store: Path, data_path: Path, weights: str, machine: Machine) -> Repaired:
+    """`repair` of one store, without what lies within it."""
     if _lost(store):
         rebuild_manifest(store, data_path, weights)
         manifest = read_manifest(store)
     else:
         manifest = read_complete_manifest(store)
-    report = verify(store)
+    report = verify_one(store)
     repaired = Repaired(store, len(report.faults))
     if report.faults:
-        _repair(repaired, report, _config(manifest, store, data_path, weights, machine or Machine()))
+        _repair(repaired, report, _config(manifest, store, data_path, weights, machine))
     return repaired
 
 
@@ -90,7 +105,7 @@ def _lost(store: Path) -> bool:
 
 def _repair(repaired: Repaired, report: Report, config: ExtractionConfig) -> None:
     manifest, store = report.manifest, repaired.store
-    loaded = load_backbone(config.backbone, config.weights)
+    loaded = None if manifest.recipe.backbone == CROPS else load_backbone(config.backbone, config.weights)
     wanted = replace(wanted_store(config, loaded), weights=manifest.weights)
     refuse_mismatch(store, manifest, wanted)
     units, plan = planned_store(config, wanted)
@@ -129,6 +144,9 @@ def _refuse_other_rows(unit: Unit, shard: Shard) -> None:
 def _config(manifest: Manifest, store: Path, data_path: Path, weights: str, machine: Machine) -> ExtractionConfig:
     """The extraction that made the store."""
     recipe, selection = manifest.recipe, manifest.selection
+    if recipe.backbone == CROPS:
+        config = ExtractionConfig(str(data_path), str(store), crop_size=recipe.crop_size, **vars(machine))
+        return crops_config(config, selection)
     if not weights and manifest.weights not in WITHOUT_FILE:
         raise WeightsError(f"{store} was made with weights from {manifest.weights}; give that file with --weights")
     return ExtractionConfig(

@@ -2,15 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from store.manifest import Manifest
+from store.manifest import NAME, Manifest, shard_files
+from store.reader import store_info
 from store.recipe import CROPS
 
 
 def crops_within(store: Path) -> Path | None:
-    """The store of crops of the feature store in folder `store`; None where it has none."""
+    """The store of crops of the feature store in folder `store`; None where it has none, or one just begun."""
     folder = store / CROPS
-    return folder if folder.is_dir() else None
+    return folder if (folder / NAME).exists() or shard_files(folder) else None
+
+
+def info_with_crops(store: Path) -> dict[str, Any]:
+    """`store.reader.store_info`, and that of the crops within as "crops". Raises as `store_info`."""
+    crops = crops_within(store)
+    return store_info(store) | ({} if crops is None else {"crops": store_info(crops)})
 
 
 def crop_differences(features: Manifest, crops: Manifest) -> list[str]:

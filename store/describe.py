@@ -26,11 +26,18 @@ def store_text(info: dict[str, Any]) -> str:
             f"  seconds      {stages}",
         ]
         lines += [f"  bound by     {info['bound']}"] if info["bound"] else []
+    if "crops" in info:
+        lines.append(store_text(info["crops"]))
     return "\n".join(lines)
 
 
 def verify_text(found: dict[str, Any], most: int = 20) -> str:
-    """What `store.verify.verify` found, in lines for people; at most so many faults are listed."""
+    """What `store.verify.verify` found, in lines for people; at most so many faults of a store are listed."""
+    text = _verify_text(found, most)
+    return f"{text}\n{_verify_text(found['crops'], most)}" if "crops" in found else text
+
+
+def _verify_text(found: dict[str, Any], most: int) -> str:
     faults = found["faults"]
     if not faults:
         return (
@@ -47,6 +54,11 @@ def verify_text(found: dict[str, Any], most: int = 20) -> str:
 
 def repair_text(found: dict[str, Any]) -> str:
     """What `extract.repair.repair` did, in lines for people."""
+    text = _repair_text(found)
+    return f"{text}\n{_repair_text(found['crops'])}" if "crops" in found else text
+
+
+def _repair_text(found: dict[str, Any]) -> str:
     if not found["faults"]:
         return f"{found['path']} is sound; nothing was computed"
     return (

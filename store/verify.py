@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.errors import IntegrityError
+from store.crops import crop_differences, crops_within
 from store.manifest import COMPLETE, Manifest, read_manifest, shard_files
 from store.packed import read_packed
 from store.shard import matches, read_shard
@@ -27,6 +28,7 @@ class Report:
     path: Path
     manifest: Manifest
     faults: tuple[Fault, ...]
+    crops: "Report | None" = None  # of the store of crops within
 
     @property
     def bad_units(self) -> set[int]:
@@ -36,9 +38,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         units = self.manifest.units
-        return {
+        found = {
             "path": str(self.path),
-            "sound": not self.faults,
+            "sound": not self.faults and (self.crops is None or not self.crops.faults),
             "complete": self.manifest.state == COMPLETE,
             "fingerprint": self.manifest.fingerprint,
             "units": len(units),
@@ -48,10 +50,13 @@ class Report:
             "fault_counts": dict(sorted(Counter(fault.kind for fault in self.faults).items())),
             "faults": [fault.to_dict() for fault in self.faults],
         }
+        return found if self.crops is None else found | {"crops": self.crops.to_dict()}
 
 
 def verify(path: Path) -> Report:
     """Reads every byte of the store at `path` and names all that is wrong with it, at the speed of disk and hash.
+
+    The store of crops within it is checked in the same way, and that it has the same rows.
 
     Checked are: every shard's sha256, its digests and recipe against STORE.json, its counts against the plan (planned
     = stored + skipped), NaN and infinite values, rows that are all zero or all the same, datasets that are declared
@@ -60,6 +65,19 @@ def verify(path: Path) -> Report:
     Raises:
         StoreError: there is no store at `path`. IntegrityError: its STORE.json is damaged.
     """
+    report, folder = verify_one(path), crops_within(path)
+    if folder is None:
+        return report
+    crops = verify_one(folder)
+    if report.manifest.state == crops.manifest.state == COMPLETE:
+        texts = crop_differences(report.manifest, crops.manifest)
+        faults = [Fault("other_rows", f"{folder} has other rows than {path}: {text}") for text in texts]
+        crops = replace(crops, faults=(*crops.faults, *faults))
+    return replace(report, crops=crops)
+
+
+def verify_one(path: Path) -> Report:
+    """`verify` of the store at `path` without what lies within it."""
     manifest = read_manifest(path)
     if manifest.state != COMPLETE:
         return Report(path, manifest, tuple(_unfinished_faults(path)))
