@@ -67,7 +67,7 @@ def load_unit(path: Path, manifest: Manifest, number: int) -> Shard:
     """The checked shard of one unit of the complete store in folder `path`. Raises IntegrityError."""
     unit = manifest.units[number]
     shard = read_shard(path / "shards" / unit.shard)
-    _check_belongs(manifest, unit, shard, path)
+    check_belongs(manifest, unit, shard, path)
     return shard
 
 
@@ -82,7 +82,7 @@ def load_shards(path: Path, manifest: Manifest) -> list[Shard]:
         return _each_shard(path, manifest, lambda _, shard: shard)
     shards = read_packed(path, manifest)
     for unit, shard in zip(manifest.units, shards, strict=True):
-        _check_belongs(manifest, unit, shard, path)
+        check_belongs(manifest, unit, shard, path)
     return shards
 
 
@@ -158,7 +158,7 @@ def skipped_counts(units: tuple[Unit, ...]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _check_belongs(manifest: Manifest, unit: Unit, shard: Shard, path: Path) -> None:
+def check_belongs(manifest: Manifest, unit: Unit, shard: Shard, path: Path) -> None:
     """Raises IntegrityError unless the shard is the one that the plan means, with rows of the recipe's kind."""
     dtype, dim = manifest.recipe.dtype, manifest.recipe.visual_dim
     if shard.attributes.get("digest") != unit.digest or shard.scene != unit.scene:
