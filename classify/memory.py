@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from classify.distributed import together
 from configs.errors import DeviceError
 
 _ON_CPU = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")  # it has no error type of its own
@@ -14,10 +15,10 @@ _ON_CPU = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory") 
 
 @dataclass
 class Trial:
-    """How a batch of so many pairs can be tried, once that is known; it leaves gradients, and takes no step."""
+    """How training on a batch of so many pairs can be tried, once that is known; the model is spoilt by it."""
 
     pairs: int  # in a batch of the run
-    backward: Callable[[int], None] | None = None
+    train: Callable[[int], None] | None = None
 
 
 @contextmanager
@@ -25,8 +26,9 @@ def memory_checked(pairs: int) -> Iterator[Trial]:
     """Turns an error of full memory into one sentence.
 
     Raises:
-        DeviceError: the memory was full; it names the remedies, and the largest batch size that fits, where smaller
-            batches can be tried.
+        DeviceError: the memory was full; it names the remedies, and on a GPU of its own the largest batch size that
+            fits. (A trial that fills the main memory may be killed by the kernel, and one of a single rank waits for
+            the others for ever.)
     """
     trial = Trial(pairs)
     try:
@@ -35,17 +37,19 @@ def memory_checked(pairs: int) -> Iterator[Trial]:
         if not _is_full(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the failed batch would still fill the memory
-        raise DeviceError(_sentence(trial)) from error
+        raise DeviceError(_sentence(trial, isinstance(error, torch.OutOfMemoryError) and not together())) from error
 
 
-def _sentence(trial: Trial) -> str:
-    if trial.backward is None:
+def _sentence(trial: Trial, may_try: bool) -> str:
+    if trial.train is None:
         return "the memory is full; use a smaller --batch_size, or a smaller --feature_memory for cached features"
-    fits = _largest(trial)
-    advice = f"--batch_size {fits} fits" if fits else "not even one pair fits"
+    advice = "use a smaller --batch_size"
+    if may_try:
+        fits = _largest(trial)
+        advice = f"--batch_size {fits} fits" if fits else "not even one pair fits"
     return (
-        f"the memory is full with batches of {trial.pairs} pairs; {advice}, or give --freeze_backbone, --accumulate, "
-        f"--checkpointing or --amp"
+        f"the memory is full with batches of {trial.pairs} pairs; {advice}, or give --freeze_backbone, or finetune's "
+        f"--amp, or with frozen BatchNorm its --accumulate or --checkpointing"
     )
 
 
@@ -58,11 +62,11 @@ def _largest(trial: Trial) -> int:
 
 
 def _fits(trial: Trial, size: int) -> bool:
-    assert trial.backward is not None
+    assert trial.train is not None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
-        trial.backward(size)
+        trial.train(size)
     except RuntimeError as error:
         if not _is_full(error):
             raise

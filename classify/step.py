@@ -64,12 +64,14 @@ class AutogradStep:
         self.optimizer.zero_grad()
         if self._config.accumulate == 1:
             return self._head_backward(self._features(batch.persons), batch)
-        parts = [part for part in torch.tensor_split(batch.persons, self._config.accumulate) if len(part)]
+        # a rank without a share has one part, of nobody: its gradients are zeros, which the other ranks wait for
+        parts = torch.tensor_split(batch.persons, max(1, min(self._config.accumulate, len(batch.persons))))
         with torch.no_grad():
-            features = torch.cat([self._features(part) for part in parts or [batch.persons]])
-        features.requires_grad_()
+            features = torch.cat([self._features(part) for part in parts])
+        features.requires_grad_(any(parameter.requires_grad for parameter in self._model.backbone.parameters()))
         loss = self._head_backward(features, batch)
-        assert features.grad is not None
+        if features.grad is None:
+            return loss
         for part, gradient in zip(parts, torch.split(features.grad, [len(part) for part in parts]), strict=True):
             self._features(part).backward(gradient)  # type: ignore[no-untyped-call]
         return loss
@@ -78,7 +80,7 @@ class AutogradStep:
         """(P, D) float32 the backbone's output for this rank's share of a batch's persons."""
         with torch.autocast(persons.device.type, self._type, enabled=self._type != torch.float32):
             features: Tensor = self._model.backbone(persons)
-        return features.float()
+        return features.float() if self._config.amp else features
 
     def _head_backward(self, features: Tensor, batch: PairBatch) -> Tensor:
         logits = self._model.head(gathered(features, batch.count), batch.a, batch.b, batch.spatial)

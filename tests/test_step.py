@@ -55,7 +55,6 @@ def test_the_gradient_of_the_parts_is_that_of_the_batch(parts: int, checkpointin
         model.backbone.mean, model.backbone.std = model.backbone.mean.double(), model.backbone.std.double()
         model.head.double()
         step = step_of(one, model)
-        step._features = lambda persons, model=model: model.backbone(persons)  # type: ignore[method-assign]
         torch.manual_seed(5)  # dropout is drawn once a step, whatever the parts
         spatial = batch.spatial.double()
         loss = step.backward(PairBatch(batch.persons, batch.a, batch.b, spatial, batch.label))
@@ -72,6 +71,29 @@ def test_parts_of_a_batch_change_little_in_float32() -> None:
         step = step_of(config, model_of(config))
         losses.append([step(batch_of(number), 1e-3).item() for number in range(4)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_backbone_that_learns_nothing_is_not_asked_for_gradients(parts: int) -> None:
+    config = small_config(accumulate=parts, dropout=0.0)
+    model = model_of(config)
+    model.backbone.freeze_stages(4)
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    step_of(config, model)(batch_of(0), 1e-3)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_nobodys_gradients_are_zeros(parts: int) -> None:
+    """A rank without a share still has gradients to add up."""
+    config = small_config(accumulate=parts)
+    model = model_of(config)
+    step = step_of(config, model)
+    step._head_backward = lambda features, _batch: features.sum().backward()  # type: ignore[method-assign]
+    step.backward(PairBatch(torch.empty((0, 3, 32, 32), dtype=torch.uint8), *[torch.zeros(1)] * 4))
+    found = gradients(model)
+    assert len(found) == 60  # of the backbone
+    assert all(gradient.eq(0).all() for gradient in found.values())
 
 
 def test_parts_forward_fewer_crops_at_a_time() -> None:
@@ -117,19 +139,25 @@ def test_a_step_goes_on_from_its_state(amp: bool) -> None:
 @pytest.mark.parametrize(
     ("most", "said"), [(5, "--batch_size 4 fits"), (1, "--batch_size 1 fits"), (0, "not even one")]
 )
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_full_memory_is_a_sentence_with_the_largest_batch_that_fits(most: int, said: str, on_gpu: bool) -> None:
+def test_full_memory_is_a_sentence_with_the_largest_batch_that_fits(most: int, said: str) -> None:
     def fill(pairs: int) -> None:
-        if pairs > most and on_gpu:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if pairs > most:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with pytest.raises(DeviceError, match=said) as found, memory_checked(16) as trial:
-        trial.backward = fill
+        trial.train = fill
         fill(16)
     for remedy in ("--freeze_backbone", "--accumulate", "--checkpointing", "--amp"):
         assert remedy in str(found.value)
+
+
+def test_where_a_trial_may_be_killed_none_is_made() -> None:
+    def fill(_pairs: int) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(DeviceError, match="use a smaller --batch_size"), memory_checked(16) as trial:
+        trial.train = lambda pairs: pytest.fail(f"tried {pairs}")
+        fill(16)
 
 
 def test_other_errors_pass() -> None:
