@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from extract.crops import crop_people
 from extract.frames import read_frame
 from extract.lanes import single_threaded
 from extract.read_ahead import read_ahead
+from store.crop_reader import Crops
 from store.tables import Tables
 
 
@@ -110,20 +110,10 @@ class FrameCrops:
         return torch.cat(crops)
 
 
-class CropReader(Protocol):
-    """What `store.crop_reader.open_crops` gives."""
-
-    tables: Tables
-    crop_size: int
-
-    def rows(self, persons: Persons) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-        """Person rows (P,) -> (P, 3 * S * S)."""
-
-
 class StoredCrops:
     """A `PersonSource`: crops as an extraction stored them."""
 
-    def __init__(self, reader: CropReader, crop_size: int) -> None:
+    def __init__(self, reader: Crops, crop_size: int) -> None:
         """Raises MismatchError where the store's crops are not of `crop_size`."""
         if reader.crop_size != crop_size:
             raise MismatchError(

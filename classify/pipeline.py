@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from classify.checkpoint import BEST, END_TO_END, load
-from classify.crop_batches import FrameCrops
+from classify.crop_batches import FrameCrops, StoredCrops
 from classify.distributed import joined
 from classify.evaluate_run import check_backbone
+from classify.person_cache import PersonSource
 from classify.run import train_end_to_end, train_heads
 from classify.run_folder import check_run_folder
 from classify.run_parts import Run
@@ -25,8 +26,10 @@ from extract.job import extract_with
 from extract.jrdb import LABELS
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone, load_resnet
+from store.crop_reader import open_crops
 from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
 from store.reader import skipped_counts
+from store.tables import Tables
 
 _log = logging.getLogger("stage2")
 _OF_THE_TRAINING = {
@@ -40,7 +43,7 @@ _OF_THE_TRAINING = {
 class TrainOptions:
     """What a `train` command says beside the run's configuration."""
 
-    store: str = ""  # "": found by its fingerprint under stores/, extracted where there is none
+    store: str = ""  # "": found by its fingerprint under stores/, extracted where there is none; end to end: images
     max_skipped: float = 0.01
     seeds: int = 1
     overwrite: bool = False
@@ -114,8 +117,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
 
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
-    selection = Selection(config.frame_interval, "paired")
-    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
+    tables, crops = _people(config, options)
     identity = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     start = load(Path(options.start) / BEST) if options.start else None
     if start is not None:
@@ -126,8 +128,8 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
         fresh.freeze_stages(config.freeze_blocks)
         fresh.checkpointing = config.checkpointing
         return train_end_to_end(
-            dataset.tables,
-            FrameCrops(dataset.tables, dataset.image_paths, config.crop_size),
+            tables,
+            crops,
             fresh,
             config,
             identity,
@@ -137,6 +139,16 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
         )
 
     return _with_seeds(config, options, lambda configs: [one(config) for config in configs])
+
+
+def _people(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonSource]:
+    """Tables, and the crops of their people: those in the store where one is given, else cut from the images."""
+    if options.store:
+        stored = open_crops(Path(options.store))
+        return stored.tables, StoredCrops(stored, config.crop_size)
+    selection = Selection(config.frame_interval, "paired")
+    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
+    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
 
 
 def _with_seeds(

@@ -84,7 +84,12 @@ train_options = options(
     click.option("--frame_interval", default=1, help="Take every n-th annotated frame of a scene."),
     num_workers_option,
     max_skipped_option,
-    click.option("--store", default="", show_default=False, help="Feature store.  [default: found by fingerprint]"),
+    click.option(
+        "--store",
+        default="",
+        show_default=False,
+        help="Feature store; end to end, its crops.  [default: found; images]",
+    ),
     click.option("--feature_memory", default=0.0, help="GiB for cached features, else streamed.  0: half of all."),
     click.option("--checkpoint_dir", default="", show_default=False, help="Run folder.  [default: a new one]"),
     click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),

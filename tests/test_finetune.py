@@ -136,3 +136,28 @@ def test_a_killed_run_goes_on(
     assert bool(options) == (history(whole)[-1]["train_loss"] != history(place / "tuned")[-1]["train_loss"])
     states = [load(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_stored_crops_train_as_images_do_and_need_no_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ("--data_path", "data", "--weights", "random", "--crop_size", "32", *QUICK)
+    assert run("extract", *recipe, "--crops", "--store", "pixels.store") == 0
+    Path("data").rename("elsewhere")
+    try:
+        tune = ("finetune", "--from", "head", *QUICK, "--epochs", "2", "--store", "pixels.store")
+        assert run(*tune, "--checkpoint_dir", "stored") == 0
+        assert run(*tune, "--checkpoint_dir", "unkept", "--crop_cache", "0") == 0
+        assert run(*tune[:-2], "--checkpoint_dir", "never") != 0
+    finally:
+        Path("elsewhere").rename("data")
+    states = [load(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "unkept")]
+    for name, state in zip(("stored", "unkept"), states[1:], strict=True):
+        assert history(place / name) == history(place / "tuned")
+        assert all(torch.equal(state[key], states[0][key]) for key in state)
+    capsys.readouterr()
+    wide = ("train", "--weights", "random", "--crop_size", "48", *QUICK, "--store", "pixels.store")
+    assert run(*wide, "--checkpoint_dir", "never") == 4
+    assert "crop_size 32" in capsys.readouterr().err
+    assert run("extract", *recipe, "--store", "plain.store") == 0
+    assert run("finetune", "--from", "head", *QUICK, "--store", "plain.store", "--checkpoint_dir", "never") == 4
+    assert "--crops" in capsys.readouterr().err
+    assert not Path("never").exists()
