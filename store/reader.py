@@ -160,10 +160,12 @@ def skipped_counts(units: tuple[Unit, ...]) -> dict[str, int]:
 
 def check_belongs(manifest: Manifest, unit: Unit, shard: Shard, path: Path) -> None:
     """Raises IntegrityError unless the shard is the one that the plan means, with rows of the recipe's kind."""
-    dtype, dim = manifest.recipe.dtype, manifest.recipe.visual_dim
+    recipe = manifest.recipe
     if shard.attributes.get("digest") != unit.digest or shard.scene != unit.scene:
         raise IntegrityError(f"{path}: {unit.shard} is a shard of another store; run the same `stage2 extract` again")
-    if shard.visual.dtype != dtype or shard.visual.shape != (unit.stored_persons, dim):
+    views = 1 if shard.visual_flipped is None else 2
+    kind = (str(shard.visual.dtype), shard.visual.shape, views)
+    if kind != (recipe.dtype, (unit.stored_persons, recipe.visual_dim), recipe.views):
         raise IntegrityError(
             f"{path}: {unit.shard} holds other features than the recipe says; run the same `stage2 extract` again"
         )

@@ -18,7 +18,7 @@ from store.shard import matches, read_shard
 from store.skipped import SKIPPED, skipped_lines
 from store.unit_check import Fault, unit_faults
 
-_THREADS = 4  # hashing and reading release the interpreter; each holds one shard
+_THREADS = 2  # hashing and reading release the interpreter; each holds one shard
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import cli
 from configs.errors import IntegrityError, StoreError
 from store.commit import sha256
 from store.manifest import Unit, manifest_text, read_manifest, write_manifest
+from store.reader import load_store
 from store.shard import Shard, read_shard, shard_image
 from store.unit_check import committed
 from store.verify import verify
@@ -170,3 +171,13 @@ def test_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_skipped_items_are_listed_beside_the_shards(path: Path) -> None:
     lines = [json.loads(line) for line in (path / "skipped.jsonl").read_text().splitlines()]
     assert lines == [vars(item) for number in range(UNITS) for item in shard_of(number).skipped]
+
+
+def test_a_store_with_a_view_too_many_or_too_few_is_not_loaded(path: Path, tmp_path: Path) -> None:
+    forge(path, 1, lambda shard: replace(shard, visual_flipped=shard.visual))
+    with pytest.raises(IntegrityError, match="other features than the recipe says"):
+        load_store(path)
+    manifest = read_manifest(path)
+    write_manifest(path, replace(manifest, recipe=replace(manifest.recipe, views=2)))
+    with pytest.raises(IntegrityError, match="other features than the recipe says"):
+        load_store(path)
