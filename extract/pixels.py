@@ -15,9 +15,10 @@ class PixelCollector:
         self.forwarded = 0  # crops
 
     def add(self, crops: Tensor) -> None:
-        """Takes (P, 3, S, S) uint8 crops; copies them, whatever their order in memory."""
-        self._rows.append(crops.flatten(1).contiguous().numpy().copy())
-        self.forwarded += len(crops)
+        """Takes (P, 3, S, S) uint8 crops, in whatever order they lie in memory."""
+        if len(crops):  # those of a frame that cannot be used have no shape either
+            self._rows.append(crops.reshape(len(crops), -1).numpy())
+            self.forwarded += len(crops)
 
     def take(self, dim: int) -> NDArray[np.uint8]:
         """(N, dim) uint8 pixels, in (3, S, S) order, of all crops since the last call; dim is 3 * S * S."""
