@@ -23,12 +23,13 @@ from configs.resnet_stage2_config import ResNetStage2Config
 from extract.dataset import read_dataset
 from extract.device import pick_device
 from extract.job import extract_with
-from extract.jrdb import LABELS
+from extract.jrdb import IMAGES, LABELS, scene_digests
 from extract.plan import make_recipe
 from extract.weights import LoadedBackbone, load_backbone, load_resnet
 from store.crop_reader import open_crops
 from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
 from store.reader import skipped_counts
+from store.recipe import CROPS
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
@@ -145,10 +146,34 @@ def _people(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, 
     """Tables, and the crops of their people: those in the store where one is given, else cut from the images."""
     if options.store:
         stored = open_crops(Path(options.store))
+        _check_data(Path(options.store), config)
         return stored.tables, StoredCrops(stored, config.crop_size)
     selection = Selection(config.frame_interval, "paired")
     dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
     return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
+
+
+def _check_data(store: Path, config: ResNetStage2Config) -> None:
+    """Whether the crops are all that the run needs, and of its data where that is on this machine.
+
+    Raises:
+        MismatchError: they are of fewer frames, or of other data.
+    """
+    manifest, data = read_complete_manifest(store), Path(config.data_path)
+    if not manifest.selection.serves(Selection(config.frame_interval, "paired")):
+        raise MismatchError(
+            f"{store} has every {manifest.selection.frame_interval}. frame, wanted is every {config.frame_interval}.; "
+            f"give a --frame_interval that it holds, or leave out --store"
+        )
+    if not all((data / part).exists() for part in (LABELS, IMAGES)):
+        _log.info("No data under %s: the store is taken with the data that it was made from.", data)
+        return
+    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data)))
+    if differences:
+        raise MismatchError(
+            f"{store} was made from other data: {'; '.join(differences)}; run the same `stage2 extract` with --crops "
+            f"and --update, or leave out --store"
+        )
 
 
 def _with_seeds(
@@ -198,6 +223,8 @@ def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> Extracti
 def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig:
     """Storage type, precision, views and persons are what the store has: training takes them as they are."""
     recipe, selection = manifest.recipe, manifest.selection
+    if recipe.backbone == CROPS:
+        raise MismatchError(f"{wanted.store} holds crops and no features; give the store that it lies in")
     return replace(
         wanted, dtype=recipe.dtype, precision=recipe.precision, views=recipe.views, persons=selection.persons
     )
