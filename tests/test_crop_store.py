@@ -1,6 +1,5 @@
 """`extract --crops`: the crops themselves, in a store of their own, by the same promises as the features."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,9 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
-import cli
 import extract.plan
 import store.manifest
 import store.writer
@@ -22,13 +19,11 @@ from configs.errors import MismatchError, StoreError
 from extract.crops import crop_people
 from extract.frames import read_frame
 from extract.jrdb import IMAGES
-from extract.plan import crop_recipe, unit_crops
 from extract.repair import Machine, repair
 from extract.weights import LoadedBackbone, load_backbone
 from store.commit import publish
 from store.crop_reader import open_crops
 from store.manifest import read_manifest
-from store.pack import pack_store
 from store.reader import load_store
 from store.verify import verify
 from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
@@ -271,57 +266,3 @@ def test_a_selection_is_stored_in_both(
     tables = load_store(tmp_path / "a.store").tables
     np.testing.assert_array_equal(open_crops(tmp_path / "a.store").tables.box, tables.box)
     assert 0 < len(tables.box) < 40
-
-
-def test_units_of_crops_are_of_bounded_size(
-    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And those of features are as ever."""
-    monkeypatch.setattr(extract.plan, "UNIT_CROPS", 4096)
-    monkeypatch.setattr(extract.plan, "UNIT_PIXELS", 7 * 3 * SIZE**2)
-    run(loaded, data, tmp_path / "a.store", crops=True)
-    assert [unit.persons for unit in read_manifest(tmp_path / "a.store").units] == [20, 20]
-    units = read_manifest(tmp_path / "a.store" / "crops").units
-    assert max(unit.persons for unit in units) <= 1.5 * 7 + 5
-    assert sum(unit.persons for unit in units) == 40
-    monkeypatch.undo()
-    assert [unit_crops(crop_recipe(size)) for size in (32, 112, 224, 1024)] == [4096, 891, 222, 10]
-    assert unit_crops(read_manifest(tmp_path / "a.store").recipe) == 4096
-
-
-def test_black_crops_are_sound(tmp_path: Path, loaded: LoadedBackbone) -> None:
-    data = write_folder(tmp_path / "data", ("cafe",), frames=1)
-    Image.new("RGB", (200, 64)).save(data / IMAGES / "cafe" / "000000.jpg")
-    run(loaded, data, tmp_path / "a.store", crops=True)
-    assert not open_crops(tmp_path / "a.store").rows(np.arange(4)).any()
-    assert verify(tmp_path / "a.store").to_dict()["crops"]["sound"]
-
-
-def test_the_commands(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "a.store"
-
-    def said(code: int, *arguments: str) -> str:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(arguments)
-        assert stop.value.code == code
-        return capsys.readouterr().out
-
-    machine = ("--data_path", str(data), "--device", "cpu", "--num_workers", "0")
-    recipe = ("--store", str(path), "--backbone", "hog", "--crop_size", "32")
-    made = json.loads(said(0, "extract", *machine, *recipe, "--crops", "--json"))
-    assert (made["crops"]["persons"], made["crops"]["dtype"], made["crops"]["visual_dim"]) == (40, "uint8", 3072)
-    assert json.loads(said(0, "store", "info", str(path), "--json"))["crops"]["persons"] == 40
-    assert f"{path / 'crops'} (complete)" in said(0, "store", "info", str(path))
-    assert f"{path / 'crops'} is sound" in said(0, "store", "verify", str(path))
-    DAMAGE["flipped"](shard_path(path / "crops", 0))
-    assert f"{path / 'crops'} is faulty (damaged_shard 1)" in said(4, "store", "verify", str(path))
-    assert f"{path / 'crops'} is repaired: 1 units" in said(0, "store", "repair", str(path), *machine)
-    assert said(0, "store", "verify", str(path / "crops"))
-
-
-def test_a_packed_store_has_no_room_for_crops(tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path) -> None:
-    pack_store(path, tmp_path / "a.h5")
-    with pytest.raises(StoreError, match="name a folder with --store"):
-        run(loaded, data, tmp_path / "a.h5", crops=True)
-    with pytest.raises(StoreError, match="packed"):
-        open_crops(tmp_path / "a.h5")
