@@ -38,11 +38,15 @@ def annotations(folder: Path) -> Loader:
 
 def shards(folder: Path) -> Loader:
     """The bytes of a shard, its checksum forged to fit: the parser alone must hold."""
-    from store.shard import parse_shard, shard_image
+    from store.shard import parse_shard, shard_file, shard_image
     from tests.faults.workload import shard_of
 
     path = folder / "u.h5"
-    return Loader(path, lambda: parse_shard(path.read_bytes(), "u.h5"), tuple(shard_image(shard_of(n)) for n in (0, 1)))
+    return Loader(
+        path,
+        lambda: parse_shard(path.read_bytes(), "u.h5"),
+        tuple(make(shard_of(n)) for n in (0, 1) for make in (shard_image, shard_file)),
+    )
 
 
 def manifests(folder: Path) -> Loader:
