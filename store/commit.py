@@ -45,6 +45,7 @@ def staged(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: Path | None =
         StorageError: as `publish`.
     """
     temporary = (tmp or path.parent) / f".{path.name}.tmp"
+    named = False
     try:
         temporary.unlink(missing_ok=True)  # what a killed run left
         try:
@@ -54,16 +55,17 @@ def staged(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: Path | None =
             _write_durably(temporary, pieces())
         yield temporary
         os.replace(temporary, path)  # noqa: PTH105 - the system call itself is the protocol
+        named = True
         fsync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError | _FsyncError):
-            raise StorageError(
-                f"could not write {path} ({error}); free some space or choose another disk, then run the same "
-                f"command again: what was committed before is kept"
-            ) from error
-        raise
+    except (OSError, _FsyncError) as error:
+        raise StorageError(
+            f"could not write {path} ({error}); free some space or choose another disk, then run the same "
+            f"command again: what was committed before is kept"
+        ) from error
+    finally:
+        if not named:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager

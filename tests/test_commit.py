@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import StorageError
-from store.commit import publish, sha256
+from configs.errors import IntegrityError, StorageError
+from store.commit import publish, sha256, staged
 
 OLD, NEW = b"old content", bytes(range(256)) * 50
 
@@ -148,3 +148,28 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_sha256_of_the_empty_string() -> None:
     assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("error", [IntegrityError("not so"), KeyboardInterrupt()])
+def test_what_the_look_at_it_refuses_is_not_published(tmp_path: Path, error: BaseException) -> None:
+    path = target(tmp_path)
+    with pytest.raises(type(error)), staged(path, lambda: [NEW[:100], NEW[100:]]) as written:
+        assert written.read_bytes() == NEW
+        assert path.read_bytes() == OLD
+        raise error
+    assert path.read_bytes() == OLD
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_pieces_are_asked_for_anew_after_a_failed_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls = target(tmp_path), []
+
+    def failing_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(os, "fsync", failing_once)
+    with staged(path, lambda: iter([NEW[:100], NEW[100:]])):
+        pass
+    assert path.read_bytes() == NEW
