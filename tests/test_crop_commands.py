@@ -12,13 +12,14 @@ import extract.plan
 from configs.errors import StoreError
 from extract.jrdb import IMAGES
 from extract.plan import crop_recipe, unit_crops
+from extract.repair import repair
 from extract.weights import LoadedBackbone, load_backbone
 from store.crop_reader import open_crops
 from store.manifest import read_manifest
 from store.pack import pack_store
 from store.verify import verify
 from tests.jrdb_folder import write_folder
-from tests.test_extract_job import run
+from tests.test_extract_job import content, run
 from tests.test_store import DAMAGE
 from tests.test_verify import shard_path
 
@@ -46,6 +47,10 @@ def test_units_of_crops_are_of_bounded_size(
     units = read_manifest(tmp_path / "a.store" / "crops").units
     assert max(unit.persons for unit in units) <= 1.5 * 7 + 5
     assert sum(unit.persons for unit in units) == 40
+    before = content(tmp_path / "a.store" / "crops")
+    (tmp_path / "a.store" / "crops" / "STORE.json").unlink()
+    repair(tmp_path / "a.store", data)
+    assert content(tmp_path / "a.store" / "crops") == before
     monkeypatch.undo()
     assert [unit_crops(crop_recipe(size)) for size in (32, 112, 224, 1024)] == [4096, 891, 222, 10]
     assert unit_crops(read_manifest(tmp_path / "a.store").recipe) == 4096

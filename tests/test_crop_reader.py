@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -104,7 +105,13 @@ def test_threads_read_the_same_and_each_shard_is_checked_once(
     path: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[Path] = []
-    monkeypatch.setattr(store.crop_reader, "matches", lambda file: checked.append(file) or matches(file))
+
+    def slow(file: Path) -> bool:
+        checked.append(file)
+        time.sleep(0.02)  # while the other threads come
+        return matches(file)
+
+    monkeypatch.setattr(store.crop_reader, "matches", slow)
     crops = open_crops(path)
     assert checked == []
     rng = np.random.default_rng(0)
@@ -137,6 +144,12 @@ def test_a_shard_without_a_header_is_read_too(path: Path, expected: NDArray[np.u
 def test_a_shard_of_another_kind_is_refused(path: Path) -> None:
     forge(path / "crops", 1, lambda shard: replace(shard, visual=shard.visual.astype(np.float16)))
     with pytest.raises(IntegrityError, match="other features"):
+        open_crops(path)
+
+
+def test_tables_that_contradict_the_rows_are_refused(path: Path) -> None:
+    forge(path / "crops", 1, lambda shard: replace(shard, pair=shard.pair + len(shard.box)))
+    with pytest.raises(IntegrityError, match="rows of pair contradict"):
         open_crops(path)
 
 
