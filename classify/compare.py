@@ -117,7 +117,8 @@ def _trained(candidate: _Candidate, key: str, out: Path, max_skipped: float) -> 
     resumed = candidate.mode == CACHED and store.exists()
     with storage_errors(out):
         (Path(config.checkpoint_dir) / ROW).unlink(missing_ok=True)
-    results = train_in_child(config, TrainOptions(str(store), max_skipped, overwrite=True))
+    features = str(store) if candidate.mode == CACHED else ""
+    results = train_in_child(config, TrainOptions(features, max_skipped, overwrite=True))
     row = {
         "model": candidate.backbone,
         "mode": candidate.mode,

@@ -13,10 +13,12 @@ from torch import Tensor
 from configs.errors import DeviceError
 from extract.backbone import Backbone
 from extract.hog import Hog
+from extract.weights import state_sha256
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Forward = Callable[[Tensor], Tensor]
+_graphs: dict[tuple[str, str, int], Forward] = {}
 
 
 def frozen_forward(backbone: Backbone | Hog, crop_size: int, device: torch.device, precision: str) -> Forward:
@@ -35,6 +37,19 @@ def frozen_forward(backbone: Backbone | Hog, crop_size: int, device: torch.devic
 
 
 def _on_cpu(model: Backbone | Hog, crop_size: int) -> Forward:
+    """PyTorch never lets go of a frozen graph, 50 MB of a ResNet18: the same weights and crop size share one."""
+    key = (model.name, state_sha256(model.state_dict()), crop_size)
+    graph = _graphs.get(key) or _graphs.setdefault(key, _graph(model, crop_size))
+
+    @torch.inference_mode()
+    def run(crops: Tensor) -> Tensor:
+        features: Tensor = graph(crops)
+        return features
+
+    return run
+
+
+def _graph(model: Backbone | Hog, crop_size: int) -> Callable[[Tensor], Tensor]:
     # one crop suffices to trace: the graph takes any batch, and checking the trace again would cost seconds
     example = torch.zeros((1, 3, crop_size, crop_size), dtype=torch.uint8)
     example = example.contiguous(memory_format=torch.channels_last)
@@ -43,14 +58,8 @@ def _on_cpu(model: Backbone | Hog, crop_size: int) -> Forward:
         warnings.simplefilter("ignore", category=FutureWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
         traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
-        graph = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-
-    @torch.inference_mode()
-    def run(crops: Tensor) -> Tensor:
-        features: Tensor = graph(crops)
-        return features
-
-    return run
+        graph: Callable[[Tensor], Tensor] = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    return graph
 
 
 def _on_gpu(model: Backbone | Hog, device: torch.device, dtype: torch.dtype) -> Forward:
