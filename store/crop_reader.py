@@ -1,8 +1,8 @@
 """Reads stored crops by person, whatever the store's size: nothing is kept in memory but the tables.
 
 Rows are read from the shards' files by position: some 30 us a crop of 112 pixels where a memory mapping takes 6, next
-to nothing beside its forward pass. In return other threads run while the disk is waited for, a file that is cut short is
-an error and no dead process, and none stays open (each mapping holds one, and a job may often open 1,024 only).
+to nothing beside its forward pass. In return other threads run while the disk is waited for, a file that is cut short
+is an error and no dead process, and none stays open (each mapping holds one, and a job may often open 1,024 only).
 """
 
 import os
