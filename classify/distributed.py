@@ -62,6 +62,13 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def from_first(values: Tensor) -> Tensor:
+    """What rank 0 has of values that every rank has computed, so that all of them decide alike."""
+    if together():
+        dist.broadcast(values, src=0)
+    return values
+
+
 def share(persons: NDArray[np.int64]) -> NDArray[np.int64]:
     """This rank's part of the persons (P,) of a batch."""
     return np.array_split(persons, ranks())[rank()] if together() else persons
@@ -75,9 +82,17 @@ def gathered(features: Tensor, persons: int) -> Tensor:
     return whole
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Adds up the gradients of all ranks, one message for all of them."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] if together() else []
+def sum_gradients(shared_out: Iterable[nn.Parameter], joint: Iterable[nn.Parameter]) -> None:
+    """Adds up the gradients of `shared_out` over all ranks, and takes those of `joint` from rank 0, in one message.
+
+    Every rank has the joint gradients already; a GPU may round them otherwise, and the ranks must not drift apart.
+    """
+    if not together():
+        return
+    gradients = [parameter.grad for parameter in shared_out if parameter.grad is not None]
+    for parameter in joint:
+        if parameter.grad is not None:
+            gradients.append(parameter.grad.mul_(float(rank() == 0)))
     if gradients:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)

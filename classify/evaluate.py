@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from classify.batches import Source
+from classify.distributed import from_first
 from classify.losses import Objective
 from classify.metrics import confusion, metrics_of
 from classify.model import Stage2Model
@@ -19,7 +20,7 @@ def evaluate(model: Stage2Model, source: Source, objective: Objective, split: st
     """
     model.eval()
     answers = [(model(batch), batch.label) for batch in source.epoch()]
-    logits = torch.cat([logits for logits, _ in answers])  # (m, C)
+    logits = from_first(torch.cat([logits for logits, _ in answers]))  # (m, C)
     label = torch.cat([label for _, label in answers])  # (m,)
     metrics = metrics_of(confusion(label, logits.argmax(1), logits.shape[1]))
     return metrics.to_dict() | {"split": split, "loss": float(objective.loss(logits, label))}

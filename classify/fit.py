@@ -25,7 +25,10 @@ from configs.resnet_stage2_config import ResNetStage2Config
 Fit = Generator[tuple[PairBatch, float], Tensor, list[Record]]
 METRICS = "metrics.jsonl"
 # what may differ on resuming
-_FREE = {"checkpoint_dir", "crop_cache", "data_path", "device", "log_interval", "num_workers", "weights"}
+_FREE = {
+    *("checkpoint_dir", "crop_cache", "data_path", "device", "log_interval", "num_workers", "weights"),
+    *("accumulate", "checkpointing"),  # remedies for a full memory, which change nothing but the rounding
+}
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class AutogradStep:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         loss = self.backward(batch)
-        sum_gradients(self._model.backbone.parameters())
+        sum_gradients(self._model.backbone.parameters(), self._model.head.parameters())
         self._scaler.unscale_(self.optimizer)
         clip_grad_norm_(self._parameters, self._config.grad_clip)
         self._scaler.step(self.optimizer)
