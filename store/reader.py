@@ -48,7 +48,15 @@ def _empty_features(path: Path, manifest: Manifest) -> Floats:
 
 def _bytes_on_disk(path: Path) -> int:
     files = [path] if path.is_file() else list((path / "shards").glob("*.h5"))
-    return sum(file.stat().st_size for file in files)
+    return sum(_size(file) for file in files)
+
+
+def _size(file: Path) -> int:
+    """0 where an update has removed the file since it was listed; reading it will say so."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _each_shard(path: Path, manifest: Manifest, take: Callable[[int, Shard], Shard]) -> list[Shard]:

@@ -476,3 +476,12 @@ def test_a_damaged_packed_store_is_said_to_be_damaged(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(image)
     with pytest.raises(IntegrityError, match="pack it again"):
         finished(tmp_path / "a.h5", make_plan())
+
+
+def test_a_shard_that_a_writer_removes_while_a_reader_counts_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "s", make_plan())
+    listed = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*listed(self, pattern), self / "removed.h5"])
+    assert len(load_store(tmp_path / "s").visual)
