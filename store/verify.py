@@ -112,10 +112,11 @@ def _check_unit(path: Path, manifest: Manifest, number: int) -> Checked:
     file = path / "shards" / unit.shard
     try:
         shard = read_shard(file)
-    except IntegrityError as error:
+        size = file.stat().st_size
+    except (IntegrityError, FileNotFoundError) as error:  # an update may remove it at any moment
         kind = "damaged_shard" if file.exists() else "missing_shard"
         return [Fault(kind, str(error), number, unit.scene)], ""
-    return unit_faults(manifest, number, shard, file.stat().st_size), skipped_lines(shard.skipped)
+    return unit_faults(manifest, number, shard, size), skipped_lines(shard.skipped)
 
 
 def _packed_faults(path: Path, manifest: Manifest) -> Iterator[Fault]:

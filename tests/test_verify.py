@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cli
+import store.verify
 from configs.errors import IntegrityError, StoreError
 from store.commit import sha256
 from store.manifest import Unit, manifest_text, read_manifest, write_manifest
@@ -181,3 +182,14 @@ def test_a_store_with_a_view_too_many_or_too_few_is_not_loaded(path: Path, tmp_p
     write_manifest(path, replace(manifest, recipe=replace(manifest.recipe, views=2)))
     with pytest.raises(IntegrityError, match="other features than the recipe says"):
         load_store(path)
+
+
+def test_a_shard_that_an_update_removes_meanwhile_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_and_lose(file: Path) -> Shard:
+        shard = read_shard(file)
+        if file.name.startswith("u00000002"):
+            file.unlink()
+        return shard
+
+    monkeypatch.setattr(store.verify, "read_shard", read_and_lose)
+    assert [(fault.kind, fault.unit) for fault in verify(path).faults] == [("missing_shard", 2)]

@@ -51,6 +51,7 @@ def campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, Any]
         began = time.monotonic()
         figures[part] = runs[part]() | {"seconds": 0.0}
         figures[part]["seconds"] = round(time.monotonic() - began, 1)
+        print(part, json.dumps(figures[part]), file=sys.stderr)  # not lost where a later part cannot end
     zygote.close()
     return figures
 
