@@ -267,7 +267,7 @@ def verify(path: Path, as_json: bool) -> int:
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
 @data_path_option
 @click.option("--weights", default="", show_default=False, help="The backbone's file, if the store was made from one.")
-@click.option("--batch_size", default=64, help="Crops a batch; on a GPU give the extraction's own.")
+@click.option("--batch_size", default=0, help="Crops a batch, as in `extract`; on a GPU give the extraction's own.")
 @num_workers_option
 @device_option
 @as_json_option

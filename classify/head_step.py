@@ -132,10 +132,7 @@ class HeadStep:
         hidden = self._linear("relation", fused).relu_()  # (S, B, H)
         keep = 1.0 - head.dropout.p
         if keep < 1.0:
-            chance = _stack(
-                [torch.rand(hidden.shape[1:], generator=g.generator, device=x.device) for g in self._moving]
-            )
-            hidden = _where_above(hidden, chance, head.dropout.p).mul_(1.0 / keep)
+            hidden = (hidden * self._kept(hidden.shape[1], hidden.shape[2])).mul_(1.0 / keep)
         logits = self._linear("classify", hidden)
 
         loss, d_logits = self._objective.loss_and_gradient(logits, label)
@@ -158,6 +155,19 @@ class HeadStep:
         torch.bmm(d_out.transpose(1, 2), x, out=self._gradient[f"{name}.weight"])
         torch.sum(d_out, dim=1, out=self._gradient[f"{name}.bias"])
         return torch.bmm(d_out, self._weight[f"{name}.weight"]) if inputs else d_out
+
+    def _kept(self, pairs: int, units: int) -> Tensor:
+        """(S, pairs, units) bool, true with the probability of being kept: 16 random bits each, of each head's own.
+
+        PyTorch spends 4 times as long on random numbers in [0, 1).
+        """
+        count, device = pairs * units, self._value.device
+        bits = [
+            torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None, generator=g.generator)
+            for g in self._moving
+        ]
+        numbers = _stack(bits).view(torch.int16)[:, :count].view(len(bits), pairs, units)
+        return numbers >= round(self._head.dropout.p * 2**16) - 2**15
 
 
 def _fuse(fusion: str, va: Tensor, vb: Tensor, place: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ class PixelCollector:
 
     def __init__(self) -> None:
         self._rows: list[NDArray[np.uint8]] = []
+        self.ready = 0  # rows that can be taken
         self.forwarded = 0  # crops
 
     def add(self, crops: Tensor) -> None:
@@ -19,9 +20,13 @@ class PixelCollector:
         if len(crops):  # those of a frame that cannot be used have no shape either
             self._rows.append(crops.reshape(len(crops), -1).numpy())
             self.forwarded += len(crops)
+            self.ready += len(crops)
 
-    def take(self, dim: int) -> NDArray[np.uint8]:
-        """(N, dim) uint8 pixels, in (3, S, S) order, of all crops since the last call; dim is 3 * S * S."""
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def take(self, count: int, dim: int) -> NDArray[np.uint8]:
+        """(count, dim) uint8 pixels, in (3, S, S) order, of the crops so far, which are `count`; dim is 3 * S * S."""
         rows = np.concatenate([np.empty((0, dim), np.uint8), *self._rows])
-        self._rows = []
+        self._rows, self.ready = [], 0
         return rows

@@ -27,7 +27,7 @@ _LOST = {"damaged_shard", "missing_shard"}
 class Machine:
     """How to compute; none of it is part of a recipe, but a GPU may round otherwise in batches of another size."""
 
-    batch_size: int = 64
+    batch_size: int = 0  # as in ExtractionConfig
     num_workers: int = 4
     device: str = "auto"
 

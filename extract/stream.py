@@ -1,6 +1,10 @@
-"""Planned units in, shards out: frames are read ahead by threads, crops fill batches, rows come out in order."""
+"""Planned units in, shards out: frames are read ahead by threads, crops fill batches, rows come out in order.
+
+Batches run on over the borders of units, so that nothing waits there: a unit's shard comes out once its last rows do.
+"""
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,12 +13,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-import torch
 from tqdm import tqdm
 
 from configs.errors import DataError
 from configs.extraction_config import ExtractionConfig
 from extract.assemble import assemble
+from extract.batch_size import BatchSize
 from extract.batcher import FeatureCollector
 from extract.device import pick_device
 from extract.forward import frozen_forward
@@ -37,6 +41,7 @@ class Tally:
 
     frames_decoded: int = 0
     crops_forwarded: int = 0
+    batch_size: int = 0  # the one that was chosen; 0 where the job was too short to choose
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0.0))
 
 
@@ -58,32 +63,55 @@ def stream_shards(
         open_lanes(device, config.num_workers) as lanes,
         tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar,
     ):
-        views = _collectors(config, loaded, device, lanes)
+        size = BatchSize(config.batch_size, device)
+        views = _collectors(config, loaded, size, lanes)
         dim = 3 * config.crop_size**2 if loaded is None else loaded.backbone.out_dim
+        fed: deque[_Fed] = deque()
         for number, frames in _frames_by_unit(units, config, tally, lanes):
-            outcomes = []
+            unit = _Fed(number)
             for frame in frames:
                 _count(frame, config, tally)
                 for view, collector in enumerate(views):
                     collector.add(frame.crops.flip(-1) if view else frame.crops)
-                outcomes.append(replace(frame, crops=frame.crops[:0].clone()))  # lets go of the pixels
+                unit.rows += len(frame.crops)
+                unit.frames.append(replace(frame, crops=frame.crops[:0].clone()))  # lets go of the pixels
                 bar.update(len(frame.unseen))
-            features = [collector.take(dim) for collector in views]
-            tally.crops_forwarded = sum(collector.forwarded for collector in views)
-            tally.seconds["forward"] = sum(collector.seconds for collector in views)
-            yield number, assemble(units[number], outcomes, features[0], features[1] if len(features) > 1 else None)
+            fed.append(unit)
+            while fed and all(collector.ready >= fed[0].rows for collector in views):
+                yield _shard(fed.popleft(), units, views, dim, tally)
+        for collector in views:
+            collector.flush()
+        while fed:
+            yield _shard(fed.popleft(), units, views, dim, tally)
+        tally.batch_size = size.chosen
+
+
+@dataclass
+class _Fed:
+    """A unit whose crops were handed on; the last ones are forwarded while the next unit's are prepared."""
+
+    number: int
+    rows: int = 0
+    frames: list[PreparedFrame] = field(default_factory=list)
+
+
+def _shard(
+    fed: _Fed, units: dict[int, PlannedUnit], views: Sequence[FeatureCollector | PixelCollector], dim: int, tally: Tally
+) -> tuple[int, Shard]:
+    features = [collector.take(fed.rows, dim) for collector in views]
+    tally.crops_forwarded = sum(collector.forwarded for collector in views)
+    tally.seconds["forward"] = sum(collector.seconds for collector in views)
+    return fed.number, assemble(units[fed.number], fed.frames, features[0], features[1] if len(features) > 1 else None)
 
 
 def _collectors(
-    config: ExtractionConfig, loaded: LoadedBackbone | None, device: torch.device, lanes: Lanes
+    config: ExtractionConfig, loaded: LoadedBackbone | None, size: BatchSize, lanes: Lanes
 ) -> Sequence[FeatureCollector | PixelCollector]:
     """What makes rows of crops, one for each view."""
     if loaded is None:
         return [PixelCollector()]
-    forward = frozen_forward(loaded.backbone, config.crop_size, device, config.precision)
-    return [
-        FeatureCollector(forward, config.batch_size, config.crop_size, config.dtype, lanes) for _ in range(config.views)
-    ]
+    forward = frozen_forward(loaded.backbone, config.crop_size, lanes.device, config.precision)
+    return [FeatureCollector(forward, size, config.crop_size, config.dtype, lanes) for _ in range(config.views)]
 
 
 def _frames_by_unit(

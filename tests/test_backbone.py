@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from extract.backbone import Backbone
+from extract.batch_size import CPU_SIZES
 from extract.forward import frozen_forward
 from extract.weights import load_backbone, load_resnet
 
@@ -123,9 +124,9 @@ def test_the_fast_forward_is_the_plain_one_within_1e_5(backbone: Backbone, forwa
 
 def test_a_row_does_not_depend_on_its_batch(forward: Any) -> None:
     """Bit-equal: the same crop in batches of any size, at any place, beside any others."""
-    pixels = crops(9)
-    alone = torch.cat([forward(batch(pixels[i : i + 1])) for i in range(9)])
-    for count in range(2, 10):
+    pixels = crops(max(CPU_SIZES))
+    alone = torch.cat([forward(batch(pixels[i : i + 1])) for i in range(len(pixels))])
+    for count in (*range(2, 10), *CPU_SIZES):
         assert torch.equal(forward(batch(pixels[:count])), alone[:count])
     assert torch.equal(forward(batch(pixels.roll(4, 0))).roll(-4, 0), alone)
     assert torch.equal(forward(batch(pixels[:1], crops(3, seed=8)))[0], alone[0])

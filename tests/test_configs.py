@@ -108,7 +108,7 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
     ("name", "value"),
     [
         *(("backbone", "vgg"), ("crop_size", 8), ("dtype", "int8"), ("views", 3), ("views", True)),
-        *(("max_skipped", 1.01), ("max_skipped", math.nan), ("batch_size", 0), ("num_workers", -1)),
+        *(("max_skipped", 1.01), ("max_skipped", math.nan), ("batch_size", -1), ("num_workers", -1)),
         *(("frame_interval", 0), ("persons", "some"), ("on_error", "ignore"), ("update", "yes")),
         *(("precision", "float64"), ("data_path", None)),
     ],

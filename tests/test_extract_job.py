@@ -20,6 +20,7 @@ from torch import nn
 
 import extract.plan
 import extract.prepare
+import extract.stream
 import store.writer
 from configs.errors import (
     DataError,
@@ -139,13 +140,31 @@ def test_tables_are_the_annotations(tmp_path: Path, loaded: LoadedBackbone, data
     np.testing.assert_allclose(tables.spatial, rows, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"num_workers": 1}, {"num_workers": 4}, {"batch_size": 1}, {"batch_size": 64}])
+@pytest.mark.parametrize(
+    "settings", [{"num_workers": 1}, {"num_workers": 4}, {"batch_size": 1}, {"batch_size": 64}, {"batch_size": 0}]
+)
 def test_workers_and_batch_sizes_change_no_bit(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, int]
 ) -> None:
     run(loaded, data, tmp_path / "a.store")
     run(loaded, data, tmp_path / "b.store", **settings)
     assert content(tmp_path / "a.store") == content(tmp_path / "b.store")
+
+
+def test_batches_are_full_over_the_borders_of_units(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    plain = extract.stream.frozen_forward
+
+    def counted(*arguments: Any) -> Any:
+        forward = plain(*arguments)
+        return lambda crops: sizes.append(len(crops)) or forward(crops)
+
+    monkeypatch.setattr(extract.stream, "frozen_forward", counted)
+    summary = run(loaded, data, tmp_path / "a.store", batch_size=7)
+    assert sorted(sizes) == [5, 7, 7, 7, 7, 7]  # 40 crops of some five units
+    assert (summary.tally.crops_forwarded, summary.tally.batch_size) == (40, 7)
 
 
 def test_float16_is_the_rounded_float32(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:

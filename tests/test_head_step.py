@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,11 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
     config = small_config(dropout=0.3)
     head, twin = head_of(config, torch.float64), head_of(config, torch.float64)
     moving, batch = MovingHead(head, config), batch_of(0, dtype=torch.float64)
-    chance = torch.rand((7, config.hidden_dim), generator=torch.Generator().manual_seed(config.seed))
+    count = 7 * config.hidden_dim
+    drawn = torch.Generator().manual_seed(config.seed)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=drawn)
+    shorts = np.frombuffer(bits.numpy().tobytes(), np.int16)[:count].astype(np.float64)
+    chance = torch.from_numpy(shorts / 2**16 + 0.5).view(7, config.hidden_dim)
 
     class Drop(nn.Module):
         p = 0.3

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from configs.extraction_config import ExtractionConfig
+from extract.batch_size import CPU_SIZES
 from extract.crops import crop_people
 from extract.dataset import Dataset, read_dataset
 from extract.forward import frozen_forward
@@ -114,11 +115,10 @@ def _process(data: Path, loaded: LoadedBackbone, crop_size: int) -> float:
 def _forwards(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
     """Ways to forward a batch: the product's, on all cores at once and in lanes, plain PyTorch, and ONNX Runtime."""
     frozen = frozen_forward(loaded.backbone, crop_size, CPU, "float32")
-    cores = torch.get_num_threads()
-    pool = single_threaded(cores)
+    pool = single_threaded(torch.get_num_threads())
 
     def lanes(crops: Tensor) -> object:
-        return list(pool.map(frozen, crops.chunk(cores)))
+        return list(pool.map(frozen, crops.split(CPU_SIZES[0])))
 
     def plain(crops: Tensor) -> object:
         with torch.inference_mode():

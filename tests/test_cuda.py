@@ -1,0 +1,64 @@
+"""On a GPU: the CPU's features and the CPU's training, within the rounding of its arithmetic."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from extract.forward import ERROR
+from extract.synth.dataset import draw_dataset
+from store.reader import load_store
+from tests.test_cli import run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+
+SMALL = ("--weights", "random", "--crop_size", "64")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_dataset(tmp_path_factory.mktemp("drawn") / "data", scenes=4, frames=3, people=8)
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 5e-3), *sorted(ERROR.items())])
+def test_features_are_those_of_the_cpu(data: Path, precision: str, most: float) -> None:
+    """float32 convolutions may round to TensorFloat-32 (10 bits) on a GPU."""
+    settings = ("--data_path", data, *SMALL, "--dtype", "float32")
+    assert run("extract", *settings, "--device", "cpu", "--store", "cpu.store") == 0
+    assert run("extract", *settings, "--device", "cuda", "--precision", precision, "--store", "gpu.store") == 0
+    exact, found = (load_store(Path(name)).visual for name in ("cpu.store", "gpu.store"))
+    error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert error.max() <= most
+
+
+def test_the_same_extraction_twice_writes_the_same_bytes(data: Path) -> None:
+    settings = ("--data_path", data, *SMALL, "--device", "cuda")
+    for name in ("a.store", "b.store"):
+        assert run("extract", *settings, "--store", name) == 0
+    one, other = (
+        {file.name: file.read_bytes() for file in Path(name, "shards").iterdir()} for name in ("a.store", "b.store")
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("mode", [("--freeze_backbone",), (), ("--amp",), ("--freeze_blocks", "2", "--checkpointing")])
+def test_training_begins_as_on_the_cpu(data: Path, mode: tuple[str, ...]) -> None:
+    """The first epoch's loss, which the first steps dominate, is the CPU's within a few percent."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        if device == "cpu" and "--amp" in mode:
+            continue
+        settings = ("--data_path", data, *SMALL, "--device", device, "--epochs", "1", "--dropout", "0", *mode)
+        assert run("train", *settings, "--checkpoint_dir", device) == 0
+        record = json.loads(Path(device, "metrics.jsonl").read_text().splitlines()[-1])
+        losses[device] = float(record["train_loss"])
+    assert np.isfinite(losses["cuda"])
+    if "cpu" in losses:
+        assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)
