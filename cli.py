@@ -3,32 +3,30 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from configs.errors import Stage2Error
 from configs.options import (
     as_json_option,
     compare_options,
-    data_path_option,
-    device_option,
     evaluate_options,
     extract_options,
     finetune_options,
-    num_workers_option,
     predict_options,
+    repair_options,
     run_config,
     run_weights_option,
+    synth_options,
     train_options,
 )
 from configs.presets import PRESETS
+from configs.process import end_at_once, exit_code
 from configs.ranks import rank
 
-SKIPPED = 3  # exit code: finished, with skipped items
-FAULTY = 4  # exit code: a store is not what it should be
-INTERRUPTED = 130
+SKIPPED, FAULTY = 3, 4  # exit codes: finished with skipped items; a store is not what it should be
 
 
 def _underscored(token: str) -> str:
@@ -212,11 +210,7 @@ def demo(out: Path, seed: int) -> None:
 
 @stage2.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--scenes", type=int, help="How many scenes.  [default: 25; with --labels: all]")
-@click.option("--frames", type=int, help="Frames a scene.  [default: 10; with --labels: all]")
-@click.option("--people", default=18, help="People a frame, about.")
-@click.option("--seed", default=0)
-@click.option("--labels", type=click.Path(path_type=Path), help="Draw panoramas that fit these annotations.")
+@synth_options
 def synth(out: Path, scenes: int | None, frames: int | None, people: int, seed: int, labels: Path | None) -> None:
     """Draw a JRDB-format data set: panoramas of people with annotations."""
     from extract.synth.dataset import draw_dataset, draw_for_labels
@@ -265,12 +259,7 @@ def verify(path: Path, as_json: bool) -> int:
 
 @store_group.command()
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@data_path_option
-@click.option("--weights", default="", show_default=False, help="The backbone's file, if the store was made from one.")
-@click.option("--batch_size", default=0, help="Crops a batch, as in `extract`; on a GPU give the extraction's own.")
-@num_workers_option
-@device_option
-@as_json_option
+@repair_options
 def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
     """Compute again exactly what is damaged or missing, from the data that the store was made from."""
     from classify.logs import console
@@ -298,20 +287,14 @@ def _show(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process with the documented exit code."""
-    try:
-        code = stage2.main(args=arguments, prog_name="stage2", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what was extracted is kept, and the same extraction goes on from there", err=True)
-        code = INTERRUPTED
-    except Stage2Error as error:
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    sys.exit(code or 0)
+    """Runs the command line and ends with the documented exit code."""
+    sys.exit(exit_code(stage2, arguments))
+
+
+def process(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`main` in a process of its own."""
+    end_at_once(partial(main, arguments))
 
 
 if __name__ == "__main__":
-    main()
+    process()

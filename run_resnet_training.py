@@ -2,7 +2,7 @@
 
 import sys
 
-from cli import main
+from cli import process
 
 if __name__ == "__main__":
-    main(["run", *sys.argv[1:]])
+    process(["run", *sys.argv[1:]])

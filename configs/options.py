@@ -168,6 +168,23 @@ predict_options = options(
     as_json_option,
 )
 
+synth_options = options(
+    click.option("--scenes", type=int, help="How many scenes.  [default: 25; with --labels: all]"),
+    click.option("--frames", type=int, help="Frames a scene.  [default: 10; with --labels: all]"),
+    click.option("--people", default=18, help="People a frame, about."),
+    click.option("--seed", default=0),
+    click.option("--labels", type=click.Path(path_type=Path), help="Draw panoramas that fit these annotations."),
+)
+
+repair_options = options(
+    data_path_option,
+    click.option("--weights", default="", show_default=False, help="The backbone's file, if the store is of one."),
+    click.option("--batch_size", default=0, help="Crops a batch, as in `extract`; on a GPU give the extraction's own."),
+    num_workers_option,
+    device_option,
+    as_json_option,
+)
+
 
 # option -> field of ResNetStage2Config, where the names differ
 _FIELD = {

@@ -4,7 +4,6 @@ python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -72,7 +71,8 @@ def _steady(
             summary = extract_with(config, loaded)
             return summary.tally.crops_forwarded / (perf_counter() - began)
 
-    ways: dict[str, Callable[[], float]] = {"job": job, "process": lambda: _process(data, loaded, crop_size)}
+    peaks: list[float] = []  # GB
+    ways: dict[str, Callable[[], float]] = {"job": job, "process": lambda: _process(data, loaded, crop_size, peaks)}
     ways["decode"] = lambda: _decode(dataset)
     ways["crop"] = lambda: _crop(dataset, crop_size)
     ways |= {f"forward: {name}": lambda way=way: _rate(way, crop_size) for name, way in forwards.items()}
@@ -83,7 +83,6 @@ def _steady(
     start = crops / figures["process"] - crops / figures["job"]
     figures |= {"people": people, "crops": crops, "limit": limit, "start_seconds": start}
     figures |= {"fraction": figures["job"] / limit, "process_fraction": figures["process"] / limit}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = [(f"bare {name}", f"{value:.0f} crops/s", "") for name, value in figures.items() if "forward" in name]
     rows += [
         ("decode, one thread", f"{1000 * figures['decode']:.1f} ms a frame of {people:.1f} people", ""),
@@ -96,20 +95,36 @@ def _steady(
             ">= 0.85",
         ),
         ("its start: imports, weights, plan, freezing", f"{start:.1f} s", "< 6 s"),
-        ("peak memory of this process", f"{peak:.2f} GB", "< 1.5 GB"),
+        ("its peak memory", f"{max(peaks):.2f} GB", "< 1.5 GB"),
     ]
-    return rows, figures | {"peak_gb": peak}
+    return rows, figures | {"peak_gb": max(peaks)}
 
 
-def _process(data: Path, loaded: LoadedBackbone, crop_size: int) -> float:
-    """Crops a second of the command as a process of its own."""
+_COMMAND = """
+import atexit, sys
+from pathlib import Path
+import cli
+
+def peak():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(line.split()[1], file=sys.stderr)
+
+atexit.register(peak)
+cli.main(sys.argv[1:])
+"""
+
+
+def _process(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list[float]) -> float:
+    """Crops a second of the command as a process of its own; adds its peak memory in GB to `peaks`."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "cli.py"), "extract", "--data_path", str(data), "--store", f"{folder}/s",
+        command = [sys.executable, "-c", _COMMAND, "extract", "--data_path", str(data), "--store", f"{folder}/s",
                    "--weights", "random", "--crop_size", str(crop_size), "--backbone", loaded.backbone.name,
                    "--device", "cpu", "--json"]  # fmt: skip
         began = perf_counter()
-        done = subprocess.run(command, check=True, capture_output=True)
-        return int(json.loads(done.stdout)["crops_forwarded"]) / (perf_counter() - began)
+        done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        seconds = perf_counter() - began
+        peaks.append(int(done.stderr.split()[-1]) * 1024 / 1e9)
+        return int(json.loads(done.stdout)["crops_forwarded"]) / seconds
 
 
 def _forwards(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
