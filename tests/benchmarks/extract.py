@@ -1,9 +1,11 @@
 """Extraction against the limit that its parts set alone, and the whole job against the way it was done before.
 
-python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_size 112] [--rounds 3] [--out FILE]
+python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_size 112] [--rounds 3] [--data DIR]
+    [--no-steady] [--no-before] [--out FILE]
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,16 +41,27 @@ _PROBE = 256  # crops that a bare forward is timed over
 @click.option("--backbone", default="resnet18")
 @click.option("--crop_size", default=112)
 @click.option("--rounds", default=3)
-@click.option("--before/--no-before", default=True, help="Also time 50 epochs against the way it was done before.")
+@click.option("--steady/--no-steady", default=True, help="The job against the limit of its parts.")
+@click.option("--before/--no-before", default=True, help="50 epochs against the way it was done before.")
+@click.option("--data", type=click.Path(path_type=Path), help="JRDB-format folder to take in place of drawn data.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(frames: int, backbone: str, crop_size: int, rounds: int, before: bool, out: Path | None) -> None:
+def main(
+    frames: int,
+    backbone: str,
+    crop_size: int,
+    rounds: int,
+    steady: bool,
+    before: bool,
+    data: Path | None,
+    out: Path | None,
+) -> None:
     """Prints a table and writes JSON."""
+    rows: list[tuple[str, str, str]] = []
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = draw_dataset(Path(folder) / "data", scenes=6, frames=frames // 6, people=22)
-        loaded = load_backbone(backbone, "random")
-        rows, figures = _steady(data, loaded, crop_size, rounds)
-        if before:
-            more = _whole(data, Path(folder))
+        data = data or draw_dataset(Path(folder) / "data", scenes=6, frames=frames // 6, people=22)
+        found = [_steady(data, load_backbone(backbone, "random"), crop_size, rounds)] if steady else []
+        for more in found + ([_whole(data, rounds)] if before else []):
             rows, figures = rows + more[0], figures | more[1]
     command = f"python -m tests.benchmarks.extract --frames {frames} --backbone {backbone} --crop_size {crop_size}"
     report(f"Extraction, {backbone} at {crop_size}", rows, {"command": command, "figures": figures}, out)
@@ -189,29 +202,40 @@ def _crop(dataset: Dataset, crop_size: int) -> float:
     return seconds
 
 
-def _whole(data: Path, folder: Path) -> tuple[list[tuple[str, str, str]], dict[str, float]]:
+def _whole(data: Path, rounds: int) -> tuple[list[tuple[str, str, str]], dict[str, float]]:
     """50 epochs of the guide's frozen preset as a process of its own, from an empty store and again from the store."""
     dataset = read_dataset(data, Selection(1, "all"), 0.0)
-    script = ROOT / "train_resnet_stage2.py"
-    command = [sys.executable, str(script), "--freeze_backbone", "--batch_size", "24", "--lr", "1e-3", "--weights",
-               "random", "--data_path", str(data), "--device", "cpu", "--epochs", "50"]  # fmt: skip
-    script_config = folder / "patient.toml"
-    script_config.write_text("patience = 100000\n")
-    command += ["--config", str(script_config)]
-    seconds = {}
-    for name in ("from images", "from the store"):
-        began = perf_counter()
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        seconds[name] = perf_counter() - began
-    pair = seconds_per_pair(dataset.tables, dataset.image_paths, 160)
+    command = [sys.executable, str(ROOT / "train_resnet_stage2.py"), "--freeze_backbone", "--batch_size", "24", "--lr",
+               "1e-3", "--weights", "random", "--data_path", str(data), "--device", "cpu", "--epochs", "50",
+               "--config", "patient.toml"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "patient.toml").write_text("patience = 100000\n")
+
+        def run(store: bool) -> float:
+            for made in ("checkpoints",) if store else ("checkpoints", "stores"):
+                shutil.rmtree(Path(folder, made), ignore_errors=True)
+            began = perf_counter()
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+            return perf_counter() - began
+
+        ways = {
+            "before_seconds_per_pair": lambda: seconds_per_pair(dataset.tables, dataset.image_paths, 160),
+            "from images": lambda: run(False),
+            "from the store": lambda: run(True),
+        }
+        figures = interleave(ways, rounds)
+    pair, frames = figures["before_seconds_per_pair"], len(dataset.image_paths)
     old = 50 * len(dataset.tables.pair) * pair
-    rows = [("the way it was done before", f"{1000 * pair:.1f} ms a pair and epoch", "")]
+    rows = [
+        ("the data", f"{frames} frames, {len(dataset.tables.box):,} people, {len(dataset.tables.pair):,} pairs", ""),
+        ("the way it was done before", f"{1000 * pair:.1f} ms a pair and epoch", ""),
+    ]
     targets = {"from images": ">= 90 times", "from the store": ">= 150 times"}
     rows += [
-        (f"50 frozen epochs, {name}, process start included", f"{old / value:.0f} times as fast", targets[name])
-        for name, value in seconds.items()
+        (f"50 frozen epochs, {name}, process start included", f"{old / figures[name]:.0f} times as fast", target)
+        for name, target in targets.items()
     ]
-    return rows, {"before_seconds_per_pair": pair, "before_seconds": old} | seconds
+    return rows, figures | {"before_seconds": old}
 
 
 if __name__ == "__main__":
