@@ -9,8 +9,7 @@ import torch
 
 from classify.distributed import together
 from configs.errors import DeviceError
-
-_ON_CPU = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")  # it has no error type of its own
+from extract.full_memory import is_full
 
 
 @dataclass
@@ -34,7 +33,7 @@ def memory_checked(pairs: int) -> Iterator[Trial]:
     try:
         yield trial
     except RuntimeError as error:
-        if not _is_full(error):
+        if not is_full(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the failed batch would still fill the memory
         raise DeviceError(_sentence(trial, isinstance(error, torch.OutOfMemoryError) and not together())) from error
@@ -68,12 +67,8 @@ def _fits(trial: Trial, size: int) -> bool:
     try:
         trial.train(size)
     except RuntimeError as error:
-        if not _is_full(error):
+        if not is_full(error):
             raise
         traceback.clear_frames(error.__traceback__)
         return False
     return True
-
-
-def _is_full(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _ON_CPU)

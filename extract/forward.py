@@ -66,6 +66,7 @@ def _graph(model: Backbone | Hog, crop_size: int) -> Callable[[Tensor], Tensor]:
 
 def _on_gpu(model: Backbone | Hog, device: torch.device, dtype: torch.dtype) -> Forward:
     model = lowered(model, dtype)
+    torch.cuda.synchronize(device)  # the lanes' streams do not wait for the one on which the weights came
 
     @torch.inference_mode()
     def run(crops: Tensor) -> Tensor:

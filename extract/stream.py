@@ -55,7 +55,7 @@ def stream_shards(
 
     Raises:
         DataError: an image cannot be used and `config.on_error` is "fail", or features do not fit the storage type.
-        DeviceError: the device is missing.
+        DeviceError: the device is missing, or its memory full.
     """
     device = pick_device(config.device)
     persons = sum(len(unit.tables.box) for unit in units.values())

@@ -14,15 +14,15 @@ def nearest(
 
     The most similar stands first. `k` is at most N; a row of zeros is similar to nothing, 0.
     """
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(unit_rows(bank))
-    found = [index.search(unit_rows(queries[at : at + BLOCK]), k) for at in range(0, len(queries), BLOCK)]
-    similarity = np.concatenate([block[0] for block in found]) if found else np.empty((0, k), np.float32)
-    rows = np.concatenate([block[1] for block in found]) if found else np.empty((0, k), np.int64)
+    bank_rows = unit_rows(bank)  # searched where they lie: an index would keep a copy
+    blocks = (unit_rows(queries[at : at + BLOCK]) for at in range(0, len(queries), BLOCK))
+    found = [faiss.knn(block, bank_rows, k, metric=faiss.METRIC_INNER_PRODUCT) for block in blocks]
+    similarity = np.concatenate([near[0] for near in found]) if found else np.empty((0, k), np.float32)
+    rows = np.concatenate([near[1] for near in found]) if found else np.empty((0, k), np.int64)
     return similarity, rows
 
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, D) float32 rows divided by their length; rows of zeros stay zeros."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(length, np.finfo(np.float32).tiny), dtype=np.float32)
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))  # `norm` would square into a copy
+    return np.ascontiguousarray(rows / np.maximum(length, np.finfo(np.float32).tiny)[:, None], dtype=np.float32)

@@ -460,6 +460,20 @@ def test_features_beyond_float16_are_refused(tmp_path: Path, data: Path) -> None
         run(load_backbone("resnet18", str(tmp_path / "huge.pth")), data, tmp_path / "c.store", dtype="float32")
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_full_memory_is_said_with_its_remedy(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(extract.stream, "frozen_forward", lambda *_: full)
+    with pytest.raises(DeviceError, match="full with batches of 4 crops; give a smaller --batch_size"):
+        run(loaded, data, tmp_path / "a.store")
+
+
 def test_a_precision_that_the_cpu_has_not_is_refused(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     with pytest.raises(DeviceError, match="bfloat16 needs a CUDA device"):
         run(loaded, data, tmp_path / "a.store", precision="bfloat16")
