@@ -89,7 +89,7 @@ def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
 
 def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=0.8)
-    run = train_cached(features, small_config(tmp_path / "run", epochs=12, learning_rate=3e-2), {})
+    run = train_cached(features, small_config(tmp_path / "run", epochs=40, learning_rate=3e-2), {})
     assert run.results["best_epoch"] < run.results["epochs_run"]
     checkpoint = load(run.folder / "best_model.pth")
     assert checkpoint.epoch == run.results["best_epoch"]
