@@ -43,7 +43,7 @@ def _train(
     train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], objective: Objective, weights: Tensor | None
 ) -> nn.Sequential:
     model = _model(train[0], len(objective.class_weight))
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     best, best_mpca, since = {}, -1.0, 0
     for _ in range(ROUNDS):
         for rows in _draws(len(train[1]), weights):
