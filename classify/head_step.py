@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from classify.batches import PairBatch
 from classify.head import FusionHead
@@ -22,6 +21,7 @@ from configs.resnet_stage2_config import ResNetStage2Config
 Views = dict[str, Tensor]  # parameter name -> (S, ...) view of a flat buffer
 
 _MOMENTS = ("mean", "square")
+_adam = torch._fused_adam_  # of torch.optim.Adam(fused=True), without the 0.1 ms that its preparations take
 _where_above = torch.ops.aten.threshold_backward  # (x, y, t): x where y > t, else 0; the fastest mask that there is
 
 
@@ -74,7 +74,7 @@ class HeadStep:
                 parameter.data = self._weight[name][row]
                 one.mean[name], one.square[name] = means[name][row], squares[name][row]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, batches: Sequence[PairBatch], rate: float) -> Tensor:
         """Takes one step of each head; returns the losses (S,) before it.
 
@@ -87,20 +87,20 @@ class HeadStep:
         )
         loss = self._backward(persons, spatial, label)
         self._clip()
-        adam(
+        self._steps += 1
+        _adam(
             [self._value],
             [self._flat_gradient],
             [self._mean],
             [self._square],
             [],
             [self._steps],
-            fused=self._value.device.type in ("cpu", "cuda"),
-            amsgrad=False,
+            lr=rate,
             beta1=0.9,
             beta2=0.999,
-            lr=rate,
             weight_decay=self._config.weight_decay,
             eps=1e-8,
+            amsgrad=False,
             maximize=False,
         )
         for one in self._moving:

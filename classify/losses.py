@@ -31,27 +31,28 @@ class Objective:
     def loss_and_gradient(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (S,) of S batches of logits (S, B, C) and labels (S, B), and their gradients (S, B, C).
 
-        With s the probability of a sample's true class, y its one-hot row and p its probabilities, CE has the
-        gradient w / sum(w) (p - y), and whatever depends on s alone ds * s (y - p).
+        With p a sample's probabilities, y its one-hot row and s = p y, CE has the gradient w / sum(w) (p - y), and
+        whatever depends on s alone ds * s (y - p).
         """
-        one_hot = (label.unsqueeze(2) == torch.arange(logits.shape[2], device=label.device)).to(logits.dtype)
-        weight = self.class_weight.to(logits.dtype)[label]  # (S, B)
-        weight = weight / weight.sum(1, keepdim=True)
-        log_probability = torch.log_softmax(logits, dim=2)  # (S, B, C)
-        log_true = log_probability.gather(2, label.unsqueeze(2)).squeeze(2)  # (S, B)
-        true = log_true.exp()
-        counts = one_hot.sum(1)  # (S, C)
-        share = (counts > 0).to(logits.dtype)
-        share = share / share.sum(1, keepdim=True)  # 1 / classes present
-        counts = counts.clamp_min_(1)
-        soft = torch.bmm(true.unsqueeze(1), one_hot).squeeze(1) / counts  # (S, C)
-        apart = soft - (soft * share).sum(1, keepdim=True)
+        pairs, classes = logits.shape[1:]
+        one_hot = torch.eye(classes, dtype=logits.dtype, device=logits.device)[label]  # (S, B, C)
+        weight = one_hot * self.class_weight.to(logits.dtype)
+        weight = weight / weight.sum((1, 2), keepdim=True)
+        log_probability = torch.log_softmax(logits, dim=2)
+        probability = log_probability.exp()
+        true = probability * one_hot
+        counts = one_hot.sum(1, keepdim=True)  # (S, 1, C)
+        share = counts.sign()
+        share = share / share.sum(2, keepdim=True)  # 1 / classes present
+        counts.clamp_min_(1)
+        soft = true.sum(1, keepdim=True) / counts
+        apart = soft - (soft * share).sum(2, keepdim=True)
         slope = apart * share  # half of the variance's gradient in `soft`
-        variance = (slope * apart).sum(1)
-        loss = self.mpca_weight * variance - (weight * log_true).sum(1) - self.acc_weight * true.mean(1)
-        d_true = (slope / counts).gather(1, label) * (2 * self.mpca_weight) - self.acc_weight / label.shape[1]
-        pull = weight - d_true * true  # (S, B)
-        return loss, pull.unsqueeze(2) * (log_probability.exp() - one_hot)
+        cross_entropy, even = -(weight * log_probability).sum((1, 2)), (slope * apart).sum((1, 2))
+        loss = cross_entropy + self.mpca_weight * even - (self.acc_weight / pairs) * true.sum((1, 2))
+        d_true = (2 * self.mpca_weight) * (slope / counts) - self.acc_weight / pairs
+        pull = (weight - d_true * true).sum(2, keepdim=True)  # (S, B, 1)
+        return loss, pull * (probability - one_hot)
 
 
 def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight: float, acc_weight: float) -> Tensor:
