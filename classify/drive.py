@@ -12,6 +12,8 @@ from classify.history import Record
 from classify.losses import Objective
 from classify.step import AutogradStep
 
+_LESSON = (32 << 20) - 8192  # bytes, just below the largest block that glibc learns from
+
 
 def drive(fit: Fit, step: AutogradStep) -> list[Record]:
     """Runs a fit to its end and returns its history."""
@@ -44,6 +46,7 @@ def drive_together(fits: Sequence[Fit], moving: Sequence[MovingHead], objective:
         fewest = min((moving[number].steps for number in wanted), default=0)
         return [number for number in wanted if moving[number].steps == fewest]
 
+    _keep_freed_memory()
     with _flushed_denormals():
         for number in range(len(fits)):
             advance(number, None)
@@ -64,3 +67,12 @@ def _flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)  # the caller's arithmetic is none of ours
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep up to 64 MB that a step has freed, for the next one.
+
+    It gives back what exceeds twice the largest block that was ever freed (malloc.c, "dynamic mmap threshold"), and
+    fetching it anew takes a tenth of a step on a large batch. The block that teaches it is never written to.
+    """
+    torch.empty(_LESSON, dtype=torch.uint8)
