@@ -17,7 +17,9 @@ import click
 import torch
 from torch import Tensor
 
+from classify.selection import select
 from configs.extraction_config import ExtractionConfig
+from configs.resnet_stage2_config import ResNetStage2Config
 from extract.batch_size import CPU_SIZES
 from extract.crops import crop_people
 from extract.dataset import Dataset, read_dataset
@@ -114,16 +116,19 @@ def _steady(
 
 
 _COMMAND = """
-import atexit, sys
+import sys
 from pathlib import Path
 import cli
+from configs.process import end_at_once
 
-def peak():
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(line.split()[1], file=sys.stderr)
+def measured():
+    try:
+        cli.main(sys.argv[1:])
+    finally:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        print(line.split()[1], file=sys.stderr)
 
-atexit.register(peak)
-cli.main(sys.argv[1:])
+end_at_once(measured)
 """
 
 
@@ -225,9 +230,11 @@ def _whole(data: Path, rounds: int) -> tuple[list[tuple[str, str, str]], dict[st
         }
         figures = interleave(ways, rounds)
     pair, frames = figures["before_seconds_per_pair"], len(dataset.image_paths)
-    old = 50 * len(dataset.tables.pair) * pair
+    count = {name: len(split.pairs) for name, split in select(dataset.tables, ResNetStage2Config()).items()}
+    old = pair * (50 * (count["train"] + count["val"]) + count["test"])
+    pairs = " + ".join(f"{count[name]:,}" for name in ("train", "val", "test"))
     rows = [
-        ("the data", f"{frames} frames, {len(dataset.tables.box):,} people, {len(dataset.tables.pair):,} pairs", ""),
+        ("the data", f"{frames} frames, {len(dataset.tables.box):,} people, {pairs} pairs (train, val, test)", ""),
         ("the way it was done before", f"{1000 * pair:.1f} ms a pair and epoch", ""),
     ]
     targets = {"from images": ">= 90 times", "from the store": ">= 150 times"}
