@@ -23,6 +23,7 @@ class BatchSize:
         self._sizes = (asked,) if asked else CPU_SIZES if device.type == "cpu" else (GPU_SIZE,)
         self._turns = cycle(self._sizes)
         self._seconds: dict[int, list[float]] = {size: [] for size in self._sizes}
+        self.most = max(self._sizes)
         self.chosen = self._sizes[0] if len(self._sizes) == 1 else 0  # 0: still trying
 
     def next(self) -> int:

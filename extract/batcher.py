@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import DataError, DeviceError
+from configs.errors import DataError
 from extract.batch_size import BatchSize
 from extract.forward import Forward
-from extract.full_memory import is_full
 from extract.lanes import Lanes
 from store.tables import Floats
 
@@ -92,17 +91,8 @@ class FeatureCollector:
         """In a lane: the features of a batch's first `count` crops, and the seconds and processor time they took.
 
         A GPU forwards batches of one shape alone: it may round otherwise in another one.
-
-        Raises:
-            DeviceError: the memory is full.
         """
         began, busy = perf_counter(), thread_time()
         batch = crops[:count] if self._lanes.device.type == "cpu" else crops
-        try:
-            features = self._forward(batch)[:count].numpy().copy()
-        except RuntimeError as error:
-            if not is_full(error):
-                raise
-            message = f"the memory is full with batches of {len(batch)} crops; give a smaller --batch_size"
-            raise DeviceError(message) from error
+        features = self._forward(batch)[:count].numpy().copy()
         return features, perf_counter() - began, thread_time() - busy

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from configs.errors import DataError
+from extract.full_memory import is_full
 from extract.image_header import ImageHeader, read_header
 from extract.jpeg_fill import ends_early
 from extract.png import decode_png, is_16_bit
@@ -92,13 +93,15 @@ def check_header(data: bytes, path: Path) -> ImageHeader:
 
 
 def decode_frame(data: bytes, path: Path) -> Tensor:
-    """(3, H, W) uint8 RGB of an image file's bytes. Raises FrameError."""
+    """(3, H, W) uint8 RGB of an image file's bytes. Raises FrameError, or RuntimeError where the memory is full."""
     header = check_header(data, path)
     try:
         pixels = decode_png(data) if header.kind == "png" else _decode_jpeg(data)
         if header.kind == "jpeg" and ends_early(data, pixels, _decode_jpeg):
             raise ValueError("its data ends early")
     except (RuntimeError, ValueError) as error:
+        if is_full(error):  # which is not the image's fault
+            raise
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise FrameError("image_damaged", f"{path} cannot be decoded ({reason})") from error
     if pixels.shape != (3, header.height, header.width):

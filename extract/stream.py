@@ -22,6 +22,7 @@ from extract.batch_size import BatchSize
 from extract.batcher import FeatureCollector
 from extract.device import pick_device
 from extract.forward import frozen_forward
+from extract.full_memory import full_memory_said
 from extract.lanes import Lanes, open_lanes
 from extract.pixels import PixelCollector
 from extract.plan import PlannedUnit
@@ -59,11 +60,12 @@ def stream_shards(
     """
     device = pick_device(config.device)
     persons = sum(len(unit.tables.box) for unit in units.values())
+    size = BatchSize(config.batch_size, device)
     with (
+        full_memory_said(size.most),
         open_lanes(device, config.num_workers) as lanes,
         tqdm(total=persons, unit="crop", desc="extract", disable=None, smoothing=0.05) as bar,
     ):
-        size = BatchSize(config.batch_size, device)
         views = _collectors(config, loaded, size, lanes)
         dim = 3 * config.crop_size**2 if loaded is None else loaded.backbone.out_dim
         fed: deque[_Fed] = deque()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+import extract.frames
 import extract.plan
 import extract.prepare
 import extract.stream
@@ -472,6 +473,17 @@ def test_a_full_memory_is_said_with_its_remedy(
     monkeypatch.setattr(extract.stream, "frozen_forward", lambda *_: full)
     with pytest.raises(DeviceError, match="full with batches of 4 crops; give a smaller --batch_size"):
         run(loaded, data, tmp_path / "a.store")
+
+
+def test_an_image_that_the_memory_is_too_full_for_is_not_a_damaged_one(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: bytes) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5414400 bytes")
+
+    monkeypatch.setattr(extract.frames, "_decode_jpeg", full)
+    with pytest.raises(DeviceError, match="the memory is full"):
+        run(loaded, data, tmp_path / "a.store", max_skipped=1.0)
 
 
 def test_a_precision_that_the_cpu_has_not_is_refused(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
