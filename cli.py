@@ -51,7 +51,7 @@ def stage2() -> None:
 @extract_options
 def extract(as_json: bool, **settings: Any) -> int:
     """Run the backbone once over all person crops into a feature store; run again, it resumes."""
-    from classify.logs import console
+    from classify.report.log import console
     from configs.extraction_config import ExtractionConfig
 
     config = ExtractionConfig(**settings)
@@ -98,9 +98,9 @@ def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
 
 def _train(context: click.Context, settings: dict[str, Any]) -> None:
     given, config = context.params, run_config(context, settings)
-    from classify.logs import console
-    from classify.pipeline import TrainOptions
     from classify.pipeline import train as start
+    from classify.report.log import console
+    from configs.train_options import TrainOptions
 
     resume = given["resume"] == "auto"
     beside = TrainOptions(
@@ -124,8 +124,8 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
     """Metrics of a finished run on a split."""
     if (store is None) == (data_path is None):
         raise click.UsageError("give either --store or --data_path")
-    from classify.finished_run import evaluate_on_images, evaluate_on_store
-    from classify.metrics_text import metrics_text
+    from classify.evaluate.metrics import metrics_text
+    from classify.inference.finished_run import evaluate_on_images, evaluate_on_store
 
     if store is not None:
         found = evaluate_on_store(run_folder, store, given["split"], given["device"])
@@ -140,9 +140,9 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
 @predict_options
 def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: bool, **given: Any) -> None:
     """Say what the pairs of new frames do, as JRDB-format JSON and as pictures."""
-    from classify.logs import console
-    from classify.predict import PredictOptions
-    from classify.predict import predict as answer
+    from classify.inference.predict import PredictOptions
+    from classify.inference.predict import predict as answer
+    from classify.report.log import console
 
     with console(sys.stderr):
         counts = answer(run_folder, data_path, out, PredictOptions(pairing=pairs, **given))
@@ -155,7 +155,7 @@ def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: b
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: RUN/report.html]")
 def report(run_folder: Path, out: Path | None) -> None:
     """Write the page of a run."""
-    from classify.report import write_report
+    from classify.report.html import write_report
 
     click.echo(write_report(run_folder, out or run_folder / "report.html"))
 
@@ -168,7 +168,7 @@ def report(run_folder: Path, out: Path | None) -> None:
 @as_json_option
 def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) -> None:
     """Write the whole classifier, crops and boxes in, probabilities out, once it answers as the live model does."""
-    from classify.export import export as write
+    from classify.export.export import export as write
 
     text = "{out} ({bytes:,} bytes): within {difference:.1g} of the live model, {tolerance:g} allowed"
     _show(write(run_folder, out, kind, weights), as_json, lambda values: text.format(**values))
@@ -180,10 +180,10 @@ def compare(
     out: Path, backbones: str, modes: str, max_skipped: float, config_file: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Train backbones, cached and end to end, on the same split, and print the guide's table."""
-    from classify.compare import compare as run
-    from classify.compare_table import compare_table
-    from classify.logs import console
-    from configs.files import read_toml
+    from classify.experiments.compare import compare as run
+    from classify.experiments.compare import compare_table
+    from classify.report.log import console
+    from configs.options import read_toml
 
     settings = read_toml(config_file) if config_file is not None else {}
     settings |= {name: value for name, value in given.items() if value is not None}
@@ -198,7 +198,7 @@ def compare(
 def demo(out: Path, seed: int) -> None:
     """The main job on built-in data, offline: draw, extract, train, evaluate, report."""
     from classify.demo import run_demo
-    from classify.logs import console
+    from classify.report.log import console
 
     with console(sys.stdout):
         made = run_demo(out, seed)
@@ -262,7 +262,7 @@ def verify(path: Path, as_json: bool) -> int:
 @repair_options
 def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
     """Compute again exactly what is damaged or missing, from the data that the store was made from."""
-    from classify.logs import console
+    from classify.report.log import console
     from extract.repair import Machine
     from extract.repair import repair as mend
     from store.describe import repair_text

@@ -4,14 +4,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from classify.pipeline import TrainOptions, train
-from classify.predict import PredictOptions, predict
-from classify.report import write_report
-from classify.run_parts import Run
+from classify.inference.predict import PredictOptions, predict
+from classify.pipeline import train
+from classify.report.html import write_report
+from classify.train.run import Run
 from configs.errors import DataError
 from configs.presets import preset
 from configs.splits import JRDB_SPLIT
-from extract.jrdb import IMAGES, scene_names
+from configs.train_options import TrainOptions
+from extract.annotations.jrdb import IMAGES, scene_names
 from extract.synth.dataset import draw_dataset
 
 _log = logging.getLogger("stage2")

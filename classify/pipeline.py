@@ -2,35 +2,29 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from classify.checkpoint import BEST, END_TO_END, load
-from classify.crop_batches import FrameCrops, StoredCrops
+from classify.data.inputs import _people, find_or_extract
+from classify.data.streamed import open_features
 from classify.distributed import joined
-from classify.evaluate_run import check_backbone
-from classify.person_cache import PersonSource
-from classify.run import train_end_to_end, train_heads
+from classify.inference.finished_run import check_backbone
+from classify.model.checkpoint import BEST, END_TO_END, load
 from classify.run_folder import check_run_folder
-from classify.run_parts import Run
-from classify.seeds import train_seeds
-from classify.streamed import open_features
-from configs.errors import ConfigError, MismatchError
-from configs.extraction_config import ExtractionConfig
+from classify.train.cached import train_heads
+from classify.train.end_to_end import train_end_to_end
+from classify.train.run import Run
+from classify.train.seeds import train_seeds
+from configs.errors import ConfigError
 from configs.ranks import ranks, restarts
 from configs.resnet_stage2_config import ResNetStage2Config
-from extract.dataset import read_dataset
+from configs.train_options import TrainOptions
+from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
-from extract.job import extract_with
-from extract.jrdb import IMAGES, LABELS, scene_digests
-from extract.plan import make_recipe
-from extract.weights import LoadedBackbone, load_backbone, load_resnet
-from store.crop_reader import open_crops
-from store.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
+from extract.units.plan import make_recipe
+from store.format.manifest import read_complete_manifest
 from store.reader import skipped_counts
-from store.recipe import CROPS
-from store.tables import Tables
 
 _log = logging.getLogger("stage2")
 _OF_THE_TRAINING = {
@@ -38,18 +32,6 @@ _OF_THE_TRAINING = {
     *("batchnorm", "freeze_blocks", "backbone_lr", "layer_decay", "augment"),
     *("amp", "accumulate", "checkpointing", "crop_cache"),
 }
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a `train` command says beside the run's configuration."""
-
-    store: str = ""  # "": found by its fingerprint under stores/, extracted where there is none; end to end: images
-    max_skipped: float = 0.01
-    seeds: int = 1
-    overwrite: bool = False
-    resume: bool = False  # go on after last.pth in checkpoint_dir, where there is one
-    start: str = ""  # end to end: the folder of a finished run to start from
 
 
 def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
@@ -142,40 +124,6 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
     return _with_seeds(config, options, lambda configs: [one(config) for config in configs])
 
 
-def _people(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonSource]:
-    """Tables, and the crops of their people: those in the store where one is given, else cut from the images."""
-    if options.store:
-        stored = open_crops(Path(options.store))
-        _check_data(Path(options.store), config)
-        return stored.tables, StoredCrops(stored, config.crop_size)
-    selection = Selection(config.frame_interval, "paired")
-    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
-    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
-
-
-def _check_data(store: Path, config: ResNetStage2Config) -> None:
-    """Whether the crops are all that the run needs, and of its data where that is on this machine.
-
-    Raises:
-        MismatchError: they are of fewer frames, or of other data.
-    """
-    manifest, data = read_complete_manifest(store), Path(config.data_path)
-    if not manifest.selection.serves(Selection(config.frame_interval, "paired")):
-        raise MismatchError(
-            f"{store} has every {manifest.selection.frame_interval}. frame, wanted is every {config.frame_interval}.; "
-            f"give a --frame_interval that it holds, or leave out --store"
-        )
-    if not all((data / part).exists() for part in (LABELS, IMAGES)):
-        _log.info("No data under %s: the store is taken with the data that it was made from.", data)
-        return
-    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data)))
-    if differences:
-        raise MismatchError(
-            f"{store} was made from other data: {'; '.join(differences)}; run the same `stage2 extract` with --crops "
-            f"and --update, or leave out --store"
-        )
-
-
 def _with_seeds(
     config: ResNetStage2Config, options: TrainOptions, train: Callable[[list[ResNetStage2Config]], list[Run]]
 ) -> Run:
@@ -183,56 +131,3 @@ def _with_seeds(
     if options.seeds == 1:
         return train([config])[0]
     return train_seeds(config, options.seeds, train, overwrite=options.overwrite, resume=options.resume)
-
-
-def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> tuple[Path, float]:
-    """The finished store that the run is to train on, and the seconds that its extraction took now.
-
-    A store that is handed over is checked against the data; where the data is not on this machine, against the
-    recipe alone, which is said.
-
-    Raises:
-        MismatchError: the store that was handed over is of another recipe or other data.
-    """
-    if options.store and not (Path(config.data_path) / LABELS).exists():
-        _check_recipe(Path(options.store), config, loaded)
-        _log.info("No data under %s: the store is taken with the data that it was made from.", config.data_path)
-        return Path(options.store), 0.0
-    summary = extract_with(extraction_of(config, options), loaded)
-    return summary.store, summary.tally.seconds["total"]
-
-
-def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
-    """The extraction that a frozen run needs. A store of another storage type or of two views is used as it is."""
-    wanted = ExtractionConfig(
-        data_path=config.data_path,
-        store=options.store,
-        backbone=config.backbone_name,
-        weights=config.weights,
-        crop_size=config.crop_size,
-        frame_interval=config.frame_interval,
-        num_workers=config.num_workers,
-        device=config.device,
-        max_skipped=options.max_skipped,
-    )
-    if options.store and is_store(Path(options.store)):
-        return _as_stored(wanted, read_manifest(Path(options.store)))
-    return wanted
-
-
-def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig:
-    """Storage type, precision, views and persons are what the store has: training takes them as they are."""
-    recipe, selection = manifest.recipe, manifest.selection
-    if recipe.backbone == CROPS:
-        raise MismatchError(f"{wanted.store} holds crops and no features; give the store that it lies in")
-    return replace(
-        wanted, dtype=recipe.dtype, precision=recipe.precision, views=recipe.views, persons=selection.persons
-    )
-
-
-def _check_recipe(path: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
-    stored = read_complete_manifest(path).recipe
-    wanted = make_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
-    differing = stored.differences(wanted)
-    if differing:
-        raise MismatchError(f"{path} was made by another recipe: {'; '.join(differing)} (here: the store)")

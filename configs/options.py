@@ -1,5 +1,6 @@
 """The options of the commands, beside what they set. click alone, so that `--help` needs nothing heavy."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from configs.errors import ConfigError
 from configs.extraction_config import DTYPES, ON_ERROR, PERSONS, PRECISIONS
-from configs.files import read_toml
 from configs.resnet_stage2_config import BACKBONES, BALANCES, BATCHNORMS, DEVICES, FUSIONS, ResNetStage2Config
 from configs.splits import SPLIT_NAMES
 
@@ -210,3 +211,17 @@ def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2
     options = {_FIELD.get(name, name): given[name] for name in typed if name not in _SWITCH}
     switches = {_SWITCH[name]: not given[name] for name in typed if name in _SWITCH}
     return ResNetStage2Config.from_dict(settings | options | switches)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; the tables [classes] and [split] map names to lists.
+
+    Raises:
+        ConfigError: the file is missing or is no TOML; which keys are known is for the configuration to say.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read ({error.strerror}); check --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"the configuration {path} is no valid TOML ({error}); mend it") from error

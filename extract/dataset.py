@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.assemble import assemble
-from extract.crops import outside
-from extract.frames import FrameError, frame_size
-from extract.jrdb import IMAGES, image_path, scene_names
-from extract.limits import check_limit, known_skips, planned_items
-from extract.plan import PlannedUnit, plan_units
-from extract.prepare import PreparedFrame, unused_frame
-from store.manifest import Selection
+from extract.annotations.jrdb import IMAGES, image_path, scene_names
+from extract.images.crops import outside
+from extract.images.read import FrameError, frame_size
+from extract.units.assemble import assemble
+from extract.units.plan import PlannedUnit, check_limit, known_skips, plan_units, planned_items
+from extract.units.prepare import PreparedFrame, unused_frame
+from store.format.manifest import Selection
+from store.format.shard import Skipped
 from store.reader import join_tables
-from store.shard import Skipped
 from store.tables import Tables
 
 _PROBES = 4  # threads; a header is read in a fraction of a millisecond

@@ -8,19 +8,27 @@ from typing import Any
 
 from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
-from extract.bound import bound
+from extract.annotations.jrdb import scene_digests
+from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
-from extract.jrdb import scene_digests
-from extract.limits import check_limit, known_skips, planned_items, stored_skips
-from extract.plan import PlannedUnit, crop_recipe, describe, make_recipe, plan_units, unit_crops
-from extract.reuse import relabel
-from extract.stream import Tally, stream_shards
-from extract.weights import NONE, LoadedBackbone, load_backbone
-from store.find import store_for
-from store.manifest import Manifest, Selection, Unit, read_complete_manifest
+from extract.units.assemble import relabel
+from extract.units.plan import (
+    PlannedUnit,
+    check_limit,
+    crop_recipe,
+    describe,
+    known_skips,
+    make_recipe,
+    plan_units,
+    planned_items,
+    stored_skips,
+    unit_crops,
+)
+from extract.units.stream import Tally, stream_shards
+from store.format.manifest import Manifest, Selection, Unit, read_complete_manifest, store_for
+from store.format.recipe import CROPS
+from store.format.shard import Skipped
 from store.reader import store_info
-from store.recipe import CROPS
-from store.shard import Skipped
 from store.writer import StoreWriter, finished, open_for_writing
 
 _log = logging.getLogger("stage2")
@@ -154,3 +162,39 @@ def _refuse_skipped(skipped: tuple[Skipped, ...]) -> None:
         first = skipped[0]
         where = " ".join(part for part in (first.scene, first.frame, first.kind, first.item) if part)
         raise DataError(f"{where} cannot be used ({first.reason}); mend it, or give --on_error skip")
+
+
+WORK = ("read", "decode", "crop", "forward")
+_REMEDY = {
+    "read": "put the images on a faster disk",
+    "decode": "more cores and --num_workers, or a larger --frame_interval",
+    "crop": "more cores and --num_workers, or a smaller --crop_size",
+    "forward": "a GPU, a smaller --backbone or --crop_size, --persons paired, or a larger --frame_interval",
+    "write": "put the store on a faster disk",
+    "device": "--precision bfloat16, a larger --batch_size, or a smaller --backbone or --crop_size",
+}
+_STARVED = 0.2  # share of the time; a device that waits longer than that for its crops is not what bounds the job
+
+
+def bound(seconds: dict[str, float], on_cpu: bool) -> str:
+    """One sentence on the stage that bounds the job, and what to change; "" where nothing was forwarded.
+
+    Args:
+        seconds: by stage, as `Tally` has them: "wait", "write" and "total" of the job, the others summed over threads.
+        on_cpu: whether the cores forwarded too; else a device did, while the threads read ahead of it.
+    """
+    if not seconds["forward"]:
+        return ""
+    if seconds["write"] > seconds["total"] / 2:
+        return f"writing takes {seconds['write'] / seconds['total']:.0%} of the time; faster: {_REMEDY['write']}"
+    work = {stage: seconds[stage] for stage in (WORK if on_cpu else WORK[:-1])}
+    if not on_cpu and seconds["wait"] < _STARVED * seconds["total"]:
+        return f"the device is busy, and waits for crops {_share(seconds['wait'], seconds['total'])} of the time; " + (
+            f"faster: {_REMEDY['device']}"
+        )
+    stage = max(work, key=lambda name: work[name])
+    return f"{stage} takes {_share(work[stage], sum(work.values()))} of the threads' work; faster: {_REMEDY[stage]}"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}"

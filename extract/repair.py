@@ -1,21 +1,37 @@
 """Computes again exactly what a finished store has lost, from its original data."""
 
 import logging
-from dataclasses import dataclass, field, replace
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from configs.errors import MismatchError, StoreError, WeightsError
-from configs.extraction_config import ExtractionConfig
+import numpy as np
+
+from configs.errors import IntegrityError, MismatchError, StoreError, WeightsError
+from configs.extraction_config import PERSONS, ExtractionConfig
+from extract.annotations.jrdb import scene_digests
+from extract.backbones.weights import IMAGENET, NONE, RANDOM, WITHOUT_FILE, LoadedBackbone, load_backbone
 from extract.job import crops_config, planned_store, wanted_store
-from extract.rebuild import rebuild_manifest
-from extract.stream import Tally, stream_shards
-from extract.weights import WITHOUT_FILE, load_backbone
+from extract.units.plan import crop_recipe, describe, make_recipe, plan_units, unit_crops
+from extract.units.stream import Tally, stream_shards
 from store.crops import crops_within
-from store.manifest import Manifest, Unit, read_complete_manifest, read_manifest, shard_files
-from store.recipe import CROPS
-from store.shard import Shard
-from store.unit_check import committed
+from store.files import locked, storage_errors
+from store.format.manifest import (
+    NAME,
+    Manifest,
+    Selection,
+    Unit,
+    read_complete_manifest,
+    read_manifest,
+    shard_files,
+    write_manifest,
+)
+from store.format.recipe import CROPS, Recipe
+from store.format.shard import Shard, read_shard
+from store.format.units import committed
 from store.verify import Report, verify_one
 from store.writer import open_for_writing, refuse_mismatch
 
@@ -162,3 +178,102 @@ def _config(manifest: Manifest, store: Path, data_path: Path, weights: str, mach
         persons=selection.persons,
         **vars(machine),
     )
+
+
+_READ: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}  # a field of the recipe from its text
+
+
+@dataclass(frozen=True)
+class _Remains:
+    """What the sound shards of a store say."""
+
+    recipe: Recipe
+    digests: frozenset[str]  # of their units
+    step: int  # the greatest number that divides all their frames' indices
+
+
+def rebuild_manifest(store: Path, data_path: Path, weights: str = "") -> None:
+    """Publishes an unfinished STORE.json for the shards in folder `store`; the old one goes to quarantine/.
+
+    Args:
+        weights: "" for those that need no file, or the file that holds the backbone's.
+
+    Raises:
+        IntegrityError: no shard is left that could say what the store was.
+        MismatchError: data or weights are not those that the shards were made from.
+        DataError, WeightsError, LockedError, StorageError: data, weights or the store cannot be used.
+    """
+    remains = _remains(store)
+    loaded = _weights_of(remains.recipe, weights)
+    selection, units = _plan_of(remains, data_path)
+    source = NONE if loaded is None else loaded.source
+    plan = Manifest(remains.recipe, selection, scene_digests(data_path), units, source)
+    with locked(store / ".lock"), storage_errors(store):
+        (store / ".tmp").mkdir(exist_ok=True)
+        if (store / NAME).exists():
+            (store / "quarantine").mkdir(exist_ok=True)
+            (store / NAME).rename(store / "quarantine" / NAME)
+        write_manifest(store, plan)
+
+
+def _remains(store: Path) -> _Remains:
+    recipes, digests, step = set(), set(), 0
+    for path in shard_files(store):
+        try:
+            shard = read_shard(path)
+        except IntegrityError:  # it will be moved aside and computed again
+            continue
+        recipes.add(shard.attributes.get("recipe", ""))
+        digests.add(shard.attributes.get("digest", ""))
+        step = math.gcd(step, *np.unique(shard.frame_index).tolist())
+    if len(recipes) != 1:
+        raise IntegrityError(f"{store} has no {NAME}, and its shards do not say what it was; extract into another one")
+    return _Remains(_recipe_of(recipes.pop(), store), frozenset(digests), step)
+
+
+def _recipe_of(text: str, store: Path) -> Recipe:
+    """The recipe that `store.format.units.attributes_of` wrote as text."""
+    pattern = "; ".join(f"{item.name}=(.*)" for item in fields(Recipe))
+    try:
+        values = re.fullmatch(pattern, text)
+        if values is None:
+            raise ValueError(text)
+        return Recipe(*(_READ[item.type](value) for item, value in zip(fields(Recipe), values.groups(), strict=True)))
+    except ValueError as error:
+        raise IntegrityError(f"the shards of {store} do not say their recipe; extract into another store") from error
+
+
+def _weights_of(recipe: Recipe, weights: str) -> LoadedBackbone | None:
+    """The backbone of `recipe`, None for crops. Raises MismatchError where no weights at hand make that recipe."""
+    if recipe == crop_recipe(recipe.crop_size):
+        return None
+    names = [weights] if weights else [NONE] if recipe.backbone == "hog" else [RANDOM, IMAGENET]
+    differences = []
+    for name in names:
+        loaded = load_backbone(recipe.backbone, name)
+        here = make_recipe(loaded, recipe.crop_size, recipe.dtype, recipe.views, recipe.precision)
+        if here == recipe:
+            return loaded
+        differences = recipe.differences(here)
+    raise MismatchError(
+        f"the shards were made by another recipe: {'; '.join(differences)} (here: the shards, there: this command); "
+        f"give the file of their weights with --weights"
+    )
+
+
+def _plan_of(remains: _Remains, data_path: Path) -> tuple[Selection, tuple[Unit, ...]]:
+    """The selection of the data that has all the shards' units, and those units."""
+    for selection in _selections(remains.step):
+        planned = plan_units(data_path, selection, crops=unit_crops(remains.recipe))
+        units = tuple(describe(unit, remains.recipe) for unit in planned)
+        if remains.digests <= {unit.digest for unit in units}:
+            return selection, units
+    raise MismatchError(f"the shards were not made from the data in {data_path}; give the original with --data_path")
+
+
+def _selections(step: int) -> Iterator[Selection]:
+    """Those that give frames whose indices `step` divides, the sparsest first."""
+    for interval in range(max(step, 1), 0, -1):
+        if step % interval == 0:
+            for persons in PERSONS:
+                yield Selection(interval, persons)

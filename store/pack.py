@@ -9,13 +9,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs.errors import IntegrityError, StoreError
-from store.commit import staged
-from store.manifest import Manifest, manifest_text, read_complete_manifest
-from store.packed import split
-from store.packed_body import Shards, body, nothing, read_body, skeleton, with_features
-from store.packed_header import header_of
+from store.files import staged
+from store.format.manifest import Manifest, manifest_text, read_complete_manifest
+from store.format.packed import Shards, body, nothing, read_body, skeleton, split, with_features
+from store.format.packed_header import header_of
+from store.format.shard import Shard
 from store.reader import join_tables, load_shards, load_unit, load_unit_tables
-from store.shard import Shard
 from store.tables import Tables
 
 

@@ -1,17 +1,18 @@
 """Reads a finished store: what it holds, in no time, or its rows, every byte checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs.errors import IntegrityError
-from store.manifest import COMPLETE, Manifest, Unit, read_complete_manifest, read_manifest
-from store.packed import read_packed
-from store.shard import Shard, detached, read_shard
-from store.tables import Features, Floats, Tables
+from store.format.manifest import COMPLETE, Manifest, Unit, read_complete_manifest, read_manifest
+from store.format.packed import read_packed
+from store.format.shard import Shard, detached, read_shard
+from store.tables import Features, Floats, Ints, Tables
 
 
 def load_store(path: Path) -> Features:
@@ -186,3 +187,41 @@ def _join(shards: list[Shard], name: str, shape: tuple[int, ...], dtype: str) ->
 def _cat(arrays: list[Any], shape: tuple[int, ...], dtype: str) -> Any:
     """The arrays one after another; an empty one of `shape` and `dtype` where there are none."""
     return np.concatenate(arrays) if arrays else np.empty(shape, dtype)
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """A finished store whose features stay on the disk; persons of unit u are rows `starts[u]:starts[u + 1]`."""
+
+    path: Path
+    manifest: Manifest
+    tables: Tables
+    starts: Ints  # (U + 1,)
+
+    @property
+    def fingerprint(self) -> str:
+        """The store's."""
+        return self.manifest.fingerprint
+
+    def read(self, units: Sequence[int]) -> list[Floats]:
+        """For each view the features (rows, D) of `units`, in their order.
+
+        Raises:
+            IntegrityError: a shard is missing or damaged.
+        """
+        shards = [load_unit(self.path, self.manifest, unit) for unit in units]
+        views = [np.concatenate([shard.visual for shard in shards])]
+        flipped = [shard.visual_flipped for shard in shards if shard.visual_flipped is not None]
+        return [*views, np.concatenate(flipped)] if flipped else views
+
+
+def open_stored(path: Path) -> StoredFeatures:
+    """Reads every shard of the store in folder `path` once, and keeps all but the features.
+
+    Raises:
+        StoreError, IncompleteError, IntegrityError: as `store.reader.load_store`.
+    """
+    manifest = read_complete_manifest(path)
+    tables = join_tables(tuple(manifest.scenes), load_unit_tables(path, manifest))
+    starts = np.cumsum([0] + [unit.stored_persons for unit in manifest.units])
+    return StoredFeatures(path, manifest, tables, starts)

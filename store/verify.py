@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from configs.errors import IntegrityError
 from store.crops import crop_differences, crops_within
-from store.manifest import COMPLETE, Manifest, read_manifest, shard_files
-from store.packed import read_packed
-from store.shard import matches, read_shard
-from store.skipped import SKIPPED, skipped_lines
-from store.unit_check import Fault, unit_faults
+from store.faults import Fault, unit_faults
+from store.format.manifest import COMPLETE, Manifest, read_manifest, shard_files
+from store.format.packed import read_packed
+from store.format.shard import SKIPPED, matches, read_shard, skipped_lines
 
 _THREADS = 2  # hashing and reading release the interpreter; each holds one shard
 

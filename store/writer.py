@@ -12,14 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
-from store.commit import fsync_folder, publish, sha256, storage_errors
-from store.find import serves
-from store.lock import locked
-from store.manifest import COMPLETE, NAME, Manifest, Unit, is_store, read_manifest, shard_files, write_manifest
-from store.packed_header import REMEDY, whole
-from store.shard import Shard, Skipped, matches, read_shard, shard_file
-from store.skipped import SKIPPED, skipped_lines
-from store.unit_check import attributes_of, committed
+from store.files import fsync_folder, locked, publish, sha256, storage_errors
+from store.format.manifest import (
+    COMPLETE,
+    NAME,
+    Manifest,
+    Unit,
+    is_store,
+    read_manifest,
+    serves,
+    shard_files,
+    write_manifest,
+)
+from store.format.packed_header import REMEDY, whole
+from store.format.shard import SKIPPED, Shard, Skipped, matches, read_shard, shard_file, skipped_lines
+from store.format.units import attributes_of, committed
 
 _log = logging.getLogger("stage2")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from extract.jrdb import IMAGES, LABELS
+from extract.annotations.jrdb import IMAGES, LABELS
 
 SIZE = (200, 64)  # width and height of a panorama in pixels
 PAIR_LABELS = ("walking together", "standing together", "sitting together", "conversation")

@@ -7,19 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classify.batches import CachedSource, Source, Visual
-from classify.checkpoint import build_model, load
-from classify.crop_batches import CropSource, FrameCrops
-from classify.pipeline import TrainOptions, train
-from classify.run_parts import Run
-from classify.selection import select_split
+from classify.data.batches import Source
+from classify.data.cached import CachedSource, Visual
+from classify.data.crops import CropSource, FrameCrops
+from classify.data.selection import select_split
+from classify.model.checkpoint import build_model, load
+from classify.pipeline import train
+from classify.train.run import Run
 from configs.presets import preset
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import JRDB_SPLIT
+from configs.train_options import TrainOptions
+from extract.backbones.weights import load_backbone
 from extract.dataset import read_dataset
 from extract.job import extract
-from extract.weights import load_backbone
-from store.manifest import Selection
+from store.format.manifest import Selection
 from store.reader import load_store
 from tests.jrdb_folder import write_folder
 

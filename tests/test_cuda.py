@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from extract.forward import ERROR
+from extract.backbones.forward import ERROR
 from extract.synth.dataset import draw_dataset
 from store.reader import load_store
-from tests.test_cli import run
+from tests.jobs import run_cli as run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
 

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from classify.checkpoint import load
+from classify.model.checkpoint import load
 from configs.errors import CheckpointError, IntegrityError, WeightsError
-from extract.weights import load_backbone
+from extract.backbones.weights import load_backbone
+from store.format.packed_header import header_of, read_header
+from store.format.shard import parse_shard, shard_image
 from store.pack import pack_store
-from store.packed_header import header_of, read_header
 from store.reader import load_store
-from store.shard import parse_shard, shard_image
 from tests.faults.build import build_library
 from tests.faults.damage import make_store
-from tests.test_shard import make_shard
+from tests.stores import make_shard
 
 ROOT = Path(__file__).parent.parent
 FILTER = 32_123  # a number that HDF5 would look for in HDF5_PLUGIN_PATH
@@ -47,7 +47,7 @@ READ = """
 import sys
 from pathlib import Path
 from configs.errors import IntegrityError
-from store.shard import parse_shard
+from store.format.shard import parse_shard
 try:
     parse_shard(Path(sys.argv[1]).read_bytes(), "x")
 except IntegrityError:

@@ -17,13 +17,12 @@ from tqdm import tqdm
 
 from configs.errors import ConfigError, DataError
 from configs.splits import JRDB_SPLIT
-from extract.annotation_json import load_labels
-from extract.jrdb import IMAGES, LABELS
+from extract.annotations.jrdb import IMAGES, LABELS
+from extract.annotations.objects import load_labels
 from extract.synth.annotate import Objects, annotate, figures_of, present
-from extract.synth.background import HEIGHT, WIDTH
+from extract.synth.background import HEIGHT, WIDTH, Place, draw_place
 from extract.synth.crowd import draw_crowd, figures_in
 from extract.synth.people import Figure, draw_person
-from extract.synth.place import Place, draw_place
 from extract.synth.raster import lay
 
 INTERVAL = 15  # JRDB's key frames are a second apart

@@ -9,8 +9,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from extract.crops import crop_people
-from extract.frames import read_frame
+from extract.images.crops import crop_people
+from extract.images.read import read_frame
 from store.tables import Tables
 
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -17,19 +17,19 @@ import click
 import torch
 from torch import Tensor
 
-from classify.selection import select
+from classify.data.selection import select
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
-from extract.batch_size import CPU_SIZES
-from extract.crops import crop_people
+from extract.backbones.forward import frozen_forward
+from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.dataset import Dataset, read_dataset
-from extract.forward import frozen_forward
-from extract.frames import read_frame
+from extract.images.crops import crop_people
+from extract.images.read import read_frame
 from extract.job import extract_with
-from extract.lanes import single_threaded
 from extract.synth.dataset import draw_dataset
-from extract.weights import LoadedBackbone, load_backbone
-from store.manifest import Selection
+from extract.units.collect import CPU_SIZES
+from extract.units.workers import single_threaded
+from store.format.manifest import Selection
 from tests.benchmarks.before import seconds_per_pair
 from tests.benchmarks.measure import interleave, report
 

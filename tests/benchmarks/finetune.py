@@ -20,21 +20,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from classify.crop_batches import CropSource, FrameCrops, StoredCrops
-from classify.head import build_head
-from classify.losses import Objective
-from classify.model import Stage2Model
-from classify.person_cache import GIB, PersonCache, PersonSource
-from classify.selection import Split
-from classify.step import AutogradStep
+from classify.data.crop_cache import GIB, PersonCache, PersonSource
+from classify.data.crops import CropSource, FrameCrops, StoredCrops
+from classify.data.selection import Split
+from classify.model.head import Stage2Model, build_head
+from classify.model.losses import Objective
+from classify.train.autograd_step import AutogradStep
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
+from extract.backbones.weights import load_resnet
 from extract.dataset import Dataset, read_dataset
 from extract.job import extract
 from extract.synth.dataset import draw_dataset
-from extract.weights import load_resnet
-from store.crop_reader import open_crops
-from store.manifest import Selection
+from store.crops import open_crops
+from store.format.manifest import Selection
 from tests.benchmarks.before import PairImages, PairNet
 from tests.benchmarks.measure import interleave, report
 

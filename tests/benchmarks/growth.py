@@ -12,12 +12,12 @@ from time import perf_counter
 import click
 import numpy as np
 
-from classify.selection import Split
+from classify.data.selection import Split
 from configs.extraction_config import ExtractionConfig
+from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.job import extract_with
 from extract.synth.dataset import draw_dataset
-from extract.weights import LoadedBackbone, load_backbone
-from store.neighbors import nearest
+from store.index import nearest
 from store.reader import load_store
 from tests.benchmarks.head import DIM, head_config, head_data, head_rate
 from tests.benchmarks.measure import interleave, report

@@ -15,16 +15,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from classify.batches import CachedSource, PairBatch, Visual
-from classify.checkpoint import CACHED, About
-from classify.drive import drive_together
-from classify.fit import Fitted, fit
-from classify.head import build_head
-from classify.head_step import MovingHead
-from classify.losses import Objective
-from classify.model import Stage2Model
-from classify.selection import Split
-from classify.threads import threads_for
+from classify.data.batches import PairBatch
+from classify.data.cached import CachedSource, Visual
+from classify.data.selection import Split
+from classify.model.checkpoint import CACHED, About
+from classify.model.head import Stage2Model, build_head
+from classify.model.losses import Objective
+from classify.train.drive import drive_together, threads_for
+from classify.train.fit import Fitted, fit
+from classify.train.head_step import MovingHead
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Features
 from tests.benchmarks.measure import interleave, report

@@ -17,10 +17,10 @@ from time import perf_counter
 import click
 import numpy as np
 
-from store.manifest import Manifest, SceneDigest, Selection, Unit
+from store.format.manifest import Manifest, SceneDigest, Selection, Unit
+from store.format.recipe import Recipe
+from store.format.shard import Shard
 from store.reader import load_store, store_info
-from store.recipe import Recipe
-from store.shard import Shard
 from store.verify import verify
 from store.writer import open_for_writing
 from tests.benchmarks.measure import interleave, report

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import Stage2Error
-from store.manifest import read_manifest
+from store.format.manifest import read_manifest
 from store.pack import pack_store
 from store.reader import load_store
 from store.writer import open_for_writing
@@ -70,9 +70,8 @@ def damaged_checkpoint(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     import torch
     from torch import nn
 
-    from classify.checkpoint import CACHED, About, load, save
-    from classify.head import build_head
-    from classify.model import Stage2Model
+    from classify.model.checkpoint import CACHED, About, load, save
+    from classify.model.head import Stage2Model, build_head
     from tests.factories import small_config
 
     path = folder / "best_model.pth"

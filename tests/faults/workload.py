@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from store.manifest import Manifest, SceneDigest, Selection, Unit
-from store.recipe import Recipe, digest
-from store.shard import Shard, Skipped
+from store.format.manifest import Manifest, SceneDigest, Selection, Unit
+from store.format.recipe import Recipe, digest
+from store.format.shard import Shard, Skipped
 from store.writer import open_for_writing
 
 RECIPE = Recipe("resnet18", "avgpool", "w" * 64, 8, 32, 0.2, "rule", "bilinear", "imagenet", "float32", "float16", 1)

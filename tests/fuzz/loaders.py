@@ -20,7 +20,7 @@ class Loader:
 
 def annotations(folder: Path) -> Loader:
     """A scene's annotation file."""
-    from extract.jrdb import LABELS, read_scene
+    from extract.annotations.jrdb import LABELS, read_scene
 
     people = [
         {"label_id": "pedestrian:1", "box": [1, 2.5, 30, 40], "H-interaction": []},
@@ -38,7 +38,7 @@ def annotations(folder: Path) -> Loader:
 
 def shards(folder: Path) -> Loader:
     """The bytes of a shard, its checksum forged to fit: the parser alone must hold."""
-    from store.shard import parse_shard, shard_file, shard_image
+    from store.format.shard import parse_shard, shard_file, shard_image
     from tests.faults.workload import shard_of
 
     path = folder / "u.h5"
@@ -51,7 +51,7 @@ def shards(folder: Path) -> Loader:
 
 def manifests(folder: Path) -> Loader:
     """STORE.json, of an unfinished and of a finished store."""
-    from store.manifest import manifest_text, read_manifest
+    from store.format.manifest import manifest_text, read_manifest
     from tests.faults.damage import make_store
     from tests.faults.workload import make_plan
 
@@ -61,8 +61,8 @@ def manifests(folder: Path) -> Loader:
 
 def packed(folder: Path) -> Loader:
     """A packed store, its checksum forged to fit."""
+    from store.format.packed_header import header_of, read_header
     from store.pack import pack_store
-    from store.packed_header import header_of, read_header
     from store.reader import load_store
     from tests.faults.damage import make_store
 
@@ -84,9 +84,8 @@ def checkpoints(folder: Path) -> Loader:
     import torch
     from torch import nn
 
-    from classify.checkpoint import CACHED, About, load, save
-    from classify.head import build_head
-    from classify.model import Stage2Model
+    from classify.model.checkpoint import CACHED, About, load, save
+    from classify.model.head import Stage2Model, build_head
     from tests.factories import small_config
 
     path = folder / "best_model.pth"
@@ -100,7 +99,7 @@ def checkpoints(folder: Path) -> Loader:
 
 def tensor_files(folder: Path) -> Loader:
     """The loader beneath, which weights go through too."""
-    from extract.tensor_file import read_tensor_file
+    from extract.backbones.weights import read_tensor_file
 
     made = checkpoints(folder)
     return Loader(made.path, lambda: read_tensor_file(made.path), made.intact, ValueError)
@@ -108,7 +107,7 @@ def tensor_files(folder: Path) -> Loader:
 
 def configurations(folder: Path) -> Loader:
     """A TOML file of a run's settings."""
-    from configs.files import read_toml
+    from configs.options import read_toml
     from configs.resnet_stage2_config import ResNetStage2Config
 
     path = folder / "c.toml"

@@ -1,0 +1,63 @@
+"""The whole classifier as one module for use elsewhere: crops and boxes in, probabilities out."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from classify.model.head import FusionHead
+
+
+class Inputs(NamedTuple):
+    """What the classifier is asked: B pairs of P people, of one frame or of several."""
+
+    crops: Tensor  # (P, 3, S, S) uint8, as extract.images.crops.crop_people makes them
+    boxes: Tensor  # (P, 4) float32 x y width height in pixels of the frame, widths and heights above 0
+    size: Tensor  # (B, 2) int64 width and height in pixels of the pair's frame
+    people: Tensor  # (B,) int64 how many people the pair's frame has, those without a crop too
+    a: Tensor  # (B,) int64 rows of `crops` and `boxes`
+    b: Tensor  # (B,) int64
+
+
+class PairClassifier(nn.Module):
+    """`Inputs` -> probabilities (B, C) float32, the same for (A, B) and (B, A)."""
+
+    def __init__(self, backbone: nn.Module, head: FusionHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, crops: Tensor, boxes: Tensor, size: Tensor, people: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """See `Inputs`."""
+        spatial = pair_spatial(boxes[a], boxes[b], size, people)
+        logits: Tensor = self.head(self.backbone(crops), a, b, spatial)
+        return logits.softmax(1)
+
+
+def pair_spatial(box_a: Tensor, box_b: Tensor, size: Tensor, people: Tensor) -> Tensor:
+    """`extract.annotations.spatial.spatial_features` in torch operators: (B, 4) twice, (B, 2), (B,) -> (B, 8) float32.
+
+    In float64 as there, so that both round alike.
+    """
+    xa, ya, wa, ha = box_a.double().unbind(1)
+    xb, yb, wb, hb = box_b.double().unbind(1)
+    width, height = size.double().unbind(1)
+    dx = ((xa + wa / 2) - (xb + wb / 2)).abs()
+    dx = dx - (dx / width).floor() * width  # the remainder, which not every runtime has for float64
+    dx = torch.minimum(dx, width - dx)
+    dy = ((ya + ha / 2) - (yb + hb / 2)).abs()
+    overlap = (torch.minimum(ya + ha, yb + hb) - torch.maximum(ya, yb)).clamp_min(0)
+    area_a, area_b = wa * ha, wb * hb
+    columns = (
+        (dx - (wa + wb) / 2) / width,
+        torch.minimum(ha, hb) / torch.maximum(ha, hb),
+        dx / width,
+        overlap / torch.minimum(ha, hb),
+        torch.minimum(area_a, area_b) / torch.maximum(area_a, area_b),
+        (dx.square() + dy.square()).sqrt() / (area_a + area_b).sqrt(),
+        dy / height,
+        (people.double() / 10).clamp_max(1),
+    )
+    return torch.stack(columns, dim=1).float()

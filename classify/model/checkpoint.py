@@ -1,0 +1,213 @@
+"""Checkpoints: tensors and plain Python values, written whole or not at all, and believed only after a check."""
+
+import io
+import struct
+import zipfile
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classify.model.head import Stage2Model, build_head
+from configs.errors import CheckpointError, Stage2Error
+from configs.resnet_stage2_config import ResNetStage2Config
+from extract.backbones.weights import read_tensor_file
+from store.files import publish
+
+FORMAT = 1
+CACHED, END_TO_END = "cached", "end_to_end"
+BEST, LAST = "best_model.pth", "last.pth"
+State = dict[str, Tensor]
+
+# what zipfile raises on damaged archives, and read_tensor_file on everything else
+_BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError, OverflowError, struct.error)
+
+_FIELDS: dict[str, type] = {
+    "format": int,
+    "kind": str,
+    "config": dict,
+    "classes": list,
+    "feature_dim": int,
+    "backbone": dict,
+    "store_fingerprint": str,
+    "class_weight": list,
+    "model": dict,
+    "epoch": int,
+    "metrics": dict,
+}
+_RESUME_FIELDS: dict[str, type] = {"optimizer": dict, "history": list, "random": dict}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run says of itself in each of its checkpoints."""
+
+    kind: str  # CACHED or END_TO_END
+    config: ResNetStage2Config
+    feature_dim: int  # of the backbone's output
+    backbone: dict[str, Any]  # identity of the backbone, plain values, e.g. name and sha256 of its weights
+    store_fingerprint: str  # of the store a cached run was trained on; "" end to end
+    class_weight: tuple[float, ...]  # (C,) of the loss
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint; `extra` holds what resuming needs and is empty for a best model."""
+
+    about: About
+    model: State  # "head.*", and "backbone.*" of an end-to-end run
+    epoch: int
+    metrics: dict[str, Any]  # of the validation split at that epoch
+    extra: dict[str, Any]
+
+
+def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **extra: Any) -> None:
+    """Writes a checkpoint of `model` after the epoch that `record` (plain values) describes, atomically.
+
+    Raises:
+        StorageError: the file system refuses; the file that stood there is kept.
+    """
+    content = {
+        "format": FORMAT,
+        "kind": about.kind,
+        "config": about.config.to_dict(),
+        "classes": [pair_class.name for pair_class in about.config.classes],
+        "feature_dim": about.feature_dim,
+        "backbone": about.backbone,
+        "store_fingerprint": about.store_fingerprint,
+        "class_weight": list(about.class_weight),
+        "model": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
+        "epoch": record["epoch"],
+        "metrics": record,
+    }
+    buffer = io.BytesIO()
+    torch.save(content | extra, buffer)
+    publish(path, buffer.getvalue())
+
+
+def load(path: Path, resume: bool = False) -> Checkpoint:
+    """The checkpoint of a file: `best_model.pth`, or with `resume` `last.pth`; everything on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind; the field at fault is named.
+    """
+    content = _content(path)
+    fields = _FIELDS | (_RESUME_FIELDS if resume else {})
+    for name, kind in fields.items():
+        if type(content.get(name)) is not kind:
+            found = type(content[name]).__name__ if name in content else "missing"
+            raise CheckpointError(f"{path}: {name} is {found}, not {kind.__name__}; this is no checkpoint of this kind")
+    unknown = sorted(str(name) for name in set(content) - set(fields))
+    if unknown:
+        raise CheckpointError(f"{path} has the unexpected field {unknown[0]}; this is no checkpoint of this kind")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format is {content['format']}, this version reads {FORMAT}; train again")
+    if content["kind"] not in (CACHED, END_TO_END):
+        raise CheckpointError(f"{path}: kind is {content['kind']!r}; this is no checkpoint of this product")
+    _check_state(path, content["model"])
+    extra = {name: content[name] for name in _RESUME_FIELDS if resume}
+    return Checkpoint(_about(path, content), content["model"], content["epoch"], content["metrics"], extra)
+
+
+def restore(module: nn.Module, state: State, source: str) -> None:
+    """Loads `state` into `module`, every tensor of the right name, shape and type.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or does not fit; it is named.
+    """
+    wanted = module.state_dict()
+    for key in sorted(set(wanted) ^ set(state)):
+        what = "lacks" if key in wanted else "has the unexpected tensor"
+        raise CheckpointError(f"{source} {what} {key}; it belongs to another model")
+    for key, tensor in wanted.items():
+        if state[key].shape != tensor.shape or state[key].dtype != tensor.dtype:
+            raise CheckpointError(
+                f"{source}: {key} is {_kind(state[key])}, the model needs {_kind(tensor)}; it belongs to another model"
+            )
+    module.load_state_dict(state)
+
+
+def part(state: State, prefix: str) -> State:
+    """The tensors below `prefix` ("head." or "backbone."), without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def build_model(checkpoint: Checkpoint, backbone: nn.Module, source: str = "the checkpoint") -> Stage2Model:
+    """The model of a checkpoint in evaluation mode, on `backbone`: the identity for features, or one for crops.
+
+    An end-to-end run's checkpoint brings its backbone's weights; a cached run's leaves those of `backbone`.
+
+    Raises:
+        CheckpointError: the tensors do not fit.
+    """
+    model = Stage2Model(backbone, build_head(checkpoint.about.config, checkpoint.about.feature_dim))
+    if checkpoint.about.kind == END_TO_END and not isinstance(backbone, nn.Identity):
+        restore(model, checkpoint.model, source)
+    else:
+        restore(model.head, part(checkpoint.model, "head."), source)
+    return model.eval()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the run's folder") from error
+    try:
+        _check_sums(path, data)
+        content = read_tensor_file(path)
+    except _BAD_ARCHIVE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({reason}); use another one") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; this is no checkpoint of this kind")
+    return content
+
+
+def _check_sums(path: Path, data: bytes) -> None:
+    """torch.load does not compare the checksums of the tensors' bytes, so that is done here."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(f"{path} is compressed, which no checkpoint of this product is; use another one")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: {damaged} does not match its checksum; use another checkpoint")
+
+
+def _check_state(path: Path, state: dict[Any, Any]) -> None:
+    for key, tensor in state.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: model.{key} is no tensor; this is no checkpoint of this kind")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"{path}: model.{key} is no plain tensor; this is no checkpoint of this product")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: model.{key} has NaN or infinite values; use another checkpoint")
+
+
+def _about(path: Path, content: dict[str, Any]) -> About:
+    try:
+        config = ResNetStage2Config.from_dict(content["config"])
+    except (Stage2Error, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: config is not usable ({error}); use another checkpoint") from error
+    if content["classes"] != [pair_class.name for pair_class in config.classes]:
+        raise CheckpointError(f"{path}: classes and config disagree; use another checkpoint")
+    if content["feature_dim"] < 1:
+        raise CheckpointError(f"{path}: feature_dim is {content['feature_dim']}; use another checkpoint")
+    weight = content["class_weight"]
+    if len(weight) != len(config.classes) or not all(type(value) is float and 0 < value < inf for value in weight):
+        raise CheckpointError(f"{path}: class_weight does not fit the classes; use another checkpoint")
+    return About(
+        kind=content["kind"],
+        config=config,
+        feature_dim=content["feature_dim"],
+        backbone=content["backbone"],
+        store_fingerprint=content["store_fingerprint"],
+        class_weight=tuple(weight),
+    )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

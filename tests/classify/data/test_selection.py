@@ -1,0 +1,69 @@
+"""Which pairs train, validate and test."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from classify.data.selection import select, select_split
+from configs.classes import PairClass
+from configs.errors import SplitError
+from configs.splits import SPLIT_NAMES, SceneSplit
+from tests.factories import make_tables, small_config, with_labels
+
+SETS = (("walking together",), ("conversation", "sitting together"), ("conversation",), ())
+
+
+def test_parts_are_disjoint_by_scene_and_complete() -> None:
+    tables = make_tables()
+    splits = select(tables, small_config())
+    rows = np.concatenate([splits[name].pairs for name in SPLIT_NAMES])
+    assert sorted(rows.tolist()) == list(range(len(tables.pair)))
+    for name in SPLIT_NAMES:
+        scenes = {tables.scenes[s] for s in tables.frame_scene[tables.pair_frame[splits[name].pairs]]}
+        assert scenes == set(small_config().split.scenes(name))
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3, 10])
+def test_the_interval_counts_annotated_frames(interval: int) -> None:
+    tables = make_tables(frames=10)
+    split = select_split(tables, small_config(frame_interval=interval), "train")
+    frames = set(tables.frame_index[tables.pair_frame[split.pairs]].tolist())
+    assert frames == set(range(0, 10, interval))
+
+
+def test_classes_are_configuration() -> None:
+    tables = with_labels(make_tables(), np.arange(200) % 4, SETS)
+    three = select_split(tables, small_config(), "train")
+    assert sorted(set(three.labels.tolist())) == [0, 2]
+    talk = (PairClass("Talk", ("conversation",)), PairClass("Sit", ("sitting together",)))
+    first = select_split(tables, small_config(classes=talk), "train")
+    assert set(first.labels.tolist()) == {0}  # the class that is listed first counts
+    other = select_split(tables, small_config(classes=talk[::-1]), "train")
+    assert set(other.labels.tolist()) == {0, 1}
+
+
+def test_an_empty_part_is_refused_by_name() -> None:
+    tables = make_tables(scenes=("a", "c"))
+    with pytest.raises(SplitError, match="test split"):
+        select(tables, small_config())
+    with pytest.raises(SplitError, match="val split"):
+        select(make_tables(), small_config(split=SceneSplit(("a",), ("nowhere",), ("d",))))
+    none = with_labels(make_tables(), np.zeros(200), (("waving",),))
+    with pytest.raises(SplitError, match="no pair of a configured class"):
+        select(none, small_config())
+
+
+def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    tables = with_labels(make_tables(("a", "b", "c", "d", "extra")), np.arange(250) % 4, SETS)
+    from classify.data.selection import log_selection
+
+    config = replace(small_config(), classes=(*small_config().classes, PairClass("Talk", ("conversation",))))
+    with caplog.at_level(logging.INFO, "stage2"):
+        log_selection(tables, config, select(tables, config))
+    text = caplog.text
+    assert "extra" in text
+    assert "make no class" in text
+    assert "match several classes" in text
+    assert "no Standing Together" in text

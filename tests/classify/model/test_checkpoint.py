@@ -1,0 +1,175 @@
+"""Checkpoints: what is written comes back, and nothing else is believed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classify.model.checkpoint import CACHED, About, build_model, load, restore, save
+from classify.model.head import Stage2Model, build_head
+from configs.errors import CheckpointError, StorageError
+from tests.factories import small_config
+
+ABOUT = About(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+RECORD = {"epoch": 3, "val_mpca": 0.5}
+
+
+def model() -> Stage2Model:
+    torch.manual_seed(0)
+    return Stage2Model(nn.Identity(), build_head(small_config(), 16))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best_model.pth"
+    save(path, ABOUT, model(), RECORD)
+    return path
+
+
+def content(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, weights_only=True)
+    return found
+
+
+def test_what_is_written_comes_back(written: Path) -> None:
+    found = load(written)
+    assert (found.about, found.epoch, found.metrics, found.extra) == (ABOUT, 3, RECORD, {})
+    again, first = build_model(found, nn.Identity()).state_dict(), model().state_dict()
+    assert all(torch.equal(again[key], first[key]) for key in first)
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_the_same_model_makes_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    save(tmp_path / "best_model.pth", ABOUT, model(), RECORD)
+    assert (tmp_path / "best_model.pth").read_bytes() == written.read_bytes()
+
+
+def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "last.pth", ABOUT, model(), RECORD)
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(StorageError):
+        save(tmp_path / "last.pth", ABOUT, model(), RECORD | {"epoch": 4})
+    monkeypatch.undo()
+    assert load(tmp_path / "last.pth").epoch == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def _in_model(value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values["model"]["head.classify.bias"] = value
+
+    return change
+
+
+def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        *((lambda values, name=name: values.pop(name), name) for name in ("kind", "model", "config", "class_weight")),
+        (_set("extra", 1), "extra"),
+        (_set("format", 99), "format"),
+        (_set("format", True), "format"),
+        (_set("kind", "sideways"), "kind"),
+        (_set("feature_dim", 0), "feature_dim"),
+        (_set("feature_dim", "16"), "feature_dim"),
+        (_set("classes", ["Walking Together"]), "classes"),
+        (_set("config", {"epochs": -1}), "epochs"),
+        (_set("config", {"surprise": 1}), "surprise"),
+        (_set("config", {1: 2}), "config"),
+        (_set("class_weight", [1.0]), "class_weight"),
+        (_set("class_weight", [1.0, float("nan"), 1.0]), "class_weight"),
+        (_set("class_weight", [1.0, float("inf"), 1.0]), "class_weight"),
+        (_in_model(torch.tensor([0.0, float("nan"), 0.0])), "head.classify.bias"),
+        (_in_model(torch.zeros(3).to_sparse()), "head.classify.bias"),
+        (_in_model(torch.zeros(3, device="meta")), "head.classify.bias"),
+        (_in_model("three"), "head.classify.bias"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    written: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], named: str
+) -> None:
+    values = content(written)
+    change(values)
+    torch.save(values, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=named):
+        load(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("head.classify.bias", torch.zeros(4)),
+        ("head.classify.bias", torch.zeros(3, dtype=torch.float64)),
+        ("head.surprise", torch.zeros(3)),
+        ("head.classify.bias", None),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(written: Path, key: str, value: torch.Tensor | None) -> None:
+    state = dict(load(written).model)
+    state.pop(key, None)
+    if value is not None:
+        state[key] = value
+    with pytest.raises(CheckpointError, match=key):
+        restore(model(), state, "c.pth")
+
+
+@pytest.mark.parametrize("value", [[1, 2], torch.zeros(3), 7, {}])
+def test_other_files_of_torch_are_refused(tmp_path: Path, value: Any) -> None:
+    torch.save(value, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "c.pth")
+
+
+def test_a_best_model_is_not_resumed_from(written: Path) -> None:
+    with pytest.raises(CheckpointError, match="optimizer"):
+        load(written, resume=True)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
+        load(tmp_path / "nowhere.pth")
+
+
+def test_nothing_that_a_file_holds_is_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "sprung",)
+
+    torch.save({"model": Trap()}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "c.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_every_damage_is_refused_or_harmless(written: Path, tmp_path: Path) -> None:
+    data, intact = written.read_bytes(), load(written).model
+    rng = np.random.default_rng(0)
+    path = tmp_path / "c.pth"
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), rng.integers(1, 4)):
+            damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged if rng.random() < 0.7 else damaged[: rng.integers(len(data))])
+        try:
+            found = load(path).model
+        except CheckpointError:
+            refused += 1
+        else:  # the flip fell on what nothing reads
+            assert found.keys() == intact.keys()
+            assert all(torch.equal(found[key], intact[key]) for key in intact)
+    assert refused > 75

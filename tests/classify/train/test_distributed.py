@@ -1,0 +1,130 @@
+"""Several processes under torchrun train as one does: the same losses, one writer, and on again after a death."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from classify.model.checkpoint import load
+from cli import main
+from configs.splits import SceneSplit
+from tests.jrdb_folder import write_folder
+
+ROOT = Path(__file__).parents[3]
+SPLIT = SceneSplit(train=("a",), val=("b",), test=("c",))
+PLAIN = (sys.executable, str(ROOT / "cli.py"))
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max-restarts", "1",
+            "--monitor-interval", "0.1", "--standalone")  # fmt: skip
+SLOW = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    write_folder(folder / "data", ("a", "b", "c"), frames=5, people=5, seed=3)
+    lines = [f'{name} = ["{scenes[0]}"]' for name, scenes in vars(SPLIT).items()]
+    (folder / "split.toml").write_text("\n".join(["[split]", *lines]))
+    return folder
+
+
+def command(run: str, epochs: int = 2, *more: str) -> list[str]:
+    return ["finetune", "--data_path", "data", "--config", "split.toml", "--weights", "random", "--crop_size", "32",
+            "--epochs", str(epochs), "--batch_size", "5", "--device", "cpu", "--num_workers", "1", "--lr", "1e-3",
+            "--checkpoint_dir", run, *more]  # fmt: skip
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def joint(place: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [*TORCHRUN, str(ROOT / "cli.py"), *command("two", 3)]
+    return subprocess.run(arguments, check=False, cwd=place, env=SLOW, capture_output=True, text=True, timeout=200)
+
+
+def test_two_processes_train_as_one_does(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
+    assert joint.returncode == 0, joint.stderr
+    subprocess.run([*PLAIN, *command("one", 3)], cwd=place, env=SLOW, check=True, capture_output=True, timeout=200)
+    one, two = history(place / "one"), history(place / "two")
+    assert len(one) == len(two) == 3
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-3)
+    results = [json.loads((place / run / "final_results.json").read_text()) for run in ("one", "two")]
+    assert results[0]["test_pairs"] == results[1]["test_pairs"] > 0
+    assert results[0]["baselines"]["knn"] == results[1]["baselines"]["knn"]
+    states = [load(place / run / "best_model.pth").model for run in ("one", "two")]
+    for key, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][key], rtol=1e-2, atol=1e-3), key
+
+
+def test_one_process_speaks_and_writes(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
+    assert joint.stdout.count("RESNET STAGE2 CONFIGURATION") == 1
+    assert joint.stdout.count("Run folder: two") == 1
+    log = (place / "two" / "training.log").read_text()
+    assert log.count("Val Epoch 1:") == log.count("Test, best model") == 1
+    assert not [path for path in (place / "two").iterdir() if "tmp" in path.name]
+
+
+def test_a_killed_process_is_started_again_and_goes_on(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
+    job = subprocess.Popen(
+        [*TORCHRUN, str(ROOT / "cli.py"), *command("killed", 3)],
+        cwd=place,
+        env=SLOW,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kept = place / "killed" / "metrics.jsonl"
+    while not kept.exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    os.kill(_second(job.pid), signal.SIGKILL)
+    out, err = job.communicate(timeout=200)
+    assert job.returncode == 0, err
+    assert history(place / "killed") == history(place / "two")
+    assert out.count("RESNET STAGE2 CONFIGURATION") == 2
+
+
+def _second(parent: int) -> int:
+    """The process id of rank 1 below torchrun."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for child in children:
+        if b"RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes().replace(b"LOCAL_RANK", b"").replace(
+            b"GROUP_RANK", b""
+        ):
+            return int(child)
+    raise AssertionError(f"no rank 1 among {children}")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--freeze_backbone",), "start it without torchrun"),
+        (("--batchnorm", "train"), "--batchnorm frozen"),
+        (("--checkpoint_dir", ""), "give --checkpoint_dir"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(
+    place: Path,
+    more: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as left:
+        main([*command("no", 1), *more])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (place / "no").exists()

@@ -1,0 +1,195 @@
+"""The loop around the model: schedule, what is best, when to stop, what is printed, what must not go on."""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from classify.data.batches import draw_order, sampling_weights
+from classify.data.cached import CachedSource, Visual
+from classify.data.selection import Split, select
+from classify.evaluate.history import best_of, epochs_without_gain
+from classify.model.checkpoint import CACHED, About, load
+from classify.model.head import Stage2Model, build_head
+from classify.model.losses import Objective
+from classify.report.log import log_configuration, log_data
+from classify.train.drive import drive_together
+from classify.train.fit import Fitted, fit, learning_rate
+from classify.train.head_step import MovingHead
+from configs.errors import CheckpointError, Stage2Error
+from configs.resnet_stage2_config import ResNetStage2Config
+from tests.factories import make_features, make_tables, small_config
+
+
+def record(epoch: int, mpca: float, loss: float = 1.0) -> dict[str, Any]:
+    return {"epoch": epoch, "val_mpca": mpca, "val_loss": loss}
+
+
+def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings: Any) -> list[dict[str, Any]]:
+    """Fits on drawn features, with no run around it."""
+    folder.mkdir(exist_ok=True)
+    config = small_config(**settings)
+    features = make_features(make_tables(), signal=signal)
+    splits = select(features.tables, config)
+    visual = Visual.load(features, torch.device("cpu"))
+    sources = [CachedSource(features.tables, visual, splits[name], config.batch_size) for name in ("train", "val")]
+    about = About(CACHED, config, 16, {}, "", (1.0, 1.0, 1.0))
+    torch.manual_seed(config.seed)
+    model = Stage2Model(nn.Identity(), build_head(config, 16))
+    objective = Objective.of(config, about.class_weight, torch.device("cpu"))
+    last = load(folder / "last.pth", resume=True) if resume else None
+    moving = MovingHead(model.head, config)
+    fitted = Fitted(model, moving, about, folder)
+    return drive_together([fit(fitted, *sources, objective, warm=False, resume=last)], [moving], objective)[0]
+
+
+def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
+    rates = [learning_rate(step, 0.1, 10, 110) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.01 * (step + 1) for step in range(10)])
+    assert rates[10:] == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
+    assert min(rates) > 0
+    assert max(rates) == 0.1
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (1, 1), (5, 3)])
+def test_the_shortest_schedules_work(warmup: int, total: int) -> None:
+    assert all(0 < learning_rate(step, 1.0, warmup, total) <= 1 for step in range(total))
+
+
+def test_the_schedule_moves_each_step(tmp_path: Path) -> None:
+    history = start(tmp_path / "r", epochs=4, warmup_epochs=2.0, learning_rate=1e-3)
+    batches = math.ceil(100 / 8)
+    expected = [learning_rate(epoch * batches - 1, 1e-3, 2 * batches, 4 * batches) for epoch in range(1, 5)]
+    assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
+
+
+def test_the_best_epoch_is_by_mpca_then_loss_then_first() -> None:
+    history = [record(1, 0.5), record(2, 0.6, 0.9), record(3, 0.6, 0.8), record(4, 0.6, 0.8), record(5, 0.4, 0.1)]
+    assert best_of(history)["epoch"] == 3
+    assert epochs_without_gain(history) == 3  # the MPCA stopped rising at epoch 2
+
+
+def test_patience_counts_epochs_without_a_higher_mpca(tmp_path: Path) -> None:
+    history = start(tmp_path / "r", epochs=60, patience=4, learning_rate=1e-9)
+    highest = max(entry["val_mpca"] for entry in history)
+    first = next(entry["epoch"] for entry in history if entry["val_mpca"] == highest)
+    assert history[-1]["epoch"] == first + 4 < 60
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    tight, loose = (start(tmp_path / name, grad_clip=norm) for name, norm in (("tight", 1e-6), ("loose", 1e9)))
+    assert tight[-1]["train_loss"] > loose[-1]["train_loss"]  # so small that Adam's epsilon slows it down
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(Stage2Error, match="--lr"):
+        start(tmp_path / "r", signal=float("nan"))
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 1e-2}, {"balance": "none"}, {"fusion_strategy": "add"}])
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
+    start(tmp_path / "r", epochs=1)
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        start(tmp_path / "r", resume=True, **({"epochs": 1} | change))
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
+    assert start(tmp_path / "r") == start(tmp_path / "r", resume=True)
+
+
+def test_the_configuration_block_is_the_guides(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "stage2"):
+        log_configuration(ResNetStage2Config())
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "==============================================================",
+        "RESNET STAGE2 CONFIGURATION",
+        "==============================================================",
+        "Model Architecture:",
+        "  Type: resnet_relation",
+        "  Backbone: resnet18",
+        "  Visual features: 256D",
+        "  Spatial features: 8D",
+        "  Fusion strategy: concat",
+        "",
+        "Training:",
+        "  Epochs: 50",
+        "  Batch size: 16",
+        "  Learning rate: 0.0001",
+        "  Optimizer: adam",
+        "",
+    ]
+
+
+def test_the_data_block_is_the_guides(caplog: pytest.LogCaptureFixture) -> None:
+    class Counted:
+        def __init__(self, samples: int, batches: int):
+            self.samples, self.batches = samples, batches
+
+    sources: Any = {"train": Counted(1234, 78), "val": Counted(456, 29), "test": Counted(234, 15)}
+    splits = {name: Split(name, *(torch.tensor([0, 0, 2]).numpy(),) * 2) for name in sources}
+    with caplog.at_level(logging.INFO, "stage2"):
+        log_data(splits, sources, ResNetStage2Config())
+    lines = [entry.getMessage() for entry in caplog.records]
+    assert lines[:4] == [
+        "✅ ResNet Stage2 data loaders created:",
+        "   Train: 1,234 samples, 78 batches",
+        "   Val:   456 samples, 29 batches",
+        "   Test:  234 samples, 15 batches",
+    ]
+    assert "train 2, val 2, test 2" in lines[4]
+
+
+def test_the_epochs_lines_are_the_guides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "stage2"):
+        (history,) = start(tmp_path / "r", epochs=1, batch_size=16, log_interval=4)
+    lines = [entry.getMessage() for entry in caplog.records]
+    heads = [line.partition("] ")[0] + "]" for line in lines[:2]]
+    assert heads == ["Train Epoch: 1 [    0/100 (  0%)]", "Train Epoch: 1 [   64/100 ( 64%)]"]
+    assert all(len(line.partition("Loss: ")[2].partition(".")[2]) == 6 for line in lines[:2])
+    figures = (history["val_loss"], history["val_accuracy"], history["val_mpca"])
+    assert lines[2] == "Val Epoch 1: Avg Loss: {:.6f}, Acc: {:.4f}, MPCA: {:.4f}".format(*figures)
+    assert lines[3] == f"New best model saved! mpca: {history['val_mpca']:.4f}"
+
+
+def test_the_sampler_evens_out_the_classes() -> None:
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10).numpy()
+    split = Split("train", labels, labels)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.from_numpy(labels)[
+        torch.cat([draw_order(1000, sampling_weights(split), generator) for _ in range(20)])
+    ]
+    assert (torch.bincount(drawn) / len(drawn)).numpy() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_exchanged_pairs_train_to_the_same_bits() -> None:
+    tables = make_tables()
+    visual = Visual.load(make_features(tables), torch.device("cpu"))
+    split = select(tables, small_config())["train"]
+    exchanged = replace(tables, pair=tables.pair[:, ::-1].copy())
+    for one, other in zip(
+        CachedSource(tables, visual, split, 7).epoch(torch.Generator().manual_seed(1)),
+        CachedSource(exchanged, visual, split, 7).epoch(torch.Generator().manual_seed(1)),
+        strict=True,
+    ):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
+
+
+def test_gradients_reach_all_that_is_trained_and_nothing_that_is_frozen() -> None:
+    from classify.data.batches import PairBatch
+    from tests.factories import TinyBackbone
+
+    for frozen in (False, True):
+        model = Stage2Model(TinyBackbone(freeze=frozen), build_head(small_config(), 8)).train()
+        crops = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+        rows = torch.arange(3)
+        logits = model(PairBatch(crops, rows, rows + 3, torch.rand(3, 8), rows))
+        Objective(torch.ones(3), 0.1, 0.05).loss(logits, rows).backward()
+        assert all((parameter.grad is None) == frozen for parameter in model.backbone.parameters())
+        assert all(parameter.grad is not None for parameter in model.head.parameters())
+        assert len(model.trainable()) == sum(1 for _ in (model.head if frozen else model).parameters())

@@ -1,0 +1,106 @@
+"""Which parts of an unfrozen backbone learn, and how fast."""
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from classify.data.batches import PairBatch
+from classify.model.head import Stage2Model, build_head
+from classify.model.losses import Objective
+from classify.train.autograd_step import AutogradStep
+from configs.errors import ConfigError
+from configs.resnet_stage2_config import ResNetStage2Config
+from extract.backbones.resnet import Backbone
+from tests.factories import TinyBackbone, small_config
+
+NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+def model_of(config: ResNetStage2Config, freeze_blocks: int = 0, moving_norm: bool = False) -> Stage2Model:
+    torch.manual_seed(0)
+    backbone = Backbone("resnet18", False, moving_norm)
+    backbone.freeze_stages(freeze_blocks)
+    return Stage2Model(backbone, build_head(config, backbone.out_dim))
+
+
+def stage_of(name: str) -> str:
+    part = name.split(".")[2] if name.startswith("backbone.") else "head"
+    return "stem" if part in {"conv1", "bn1"} else part
+
+
+def batch(size: int = 32) -> PairBatch:
+    generator = torch.Generator().manual_seed(1)
+    crops = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8, generator=generator)
+    rows = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    return PairBatch(crops, rows[0], rows[1], torch.rand(3, 8, generator=generator), torch.tensor([0, 1, 2]))
+
+
+def groups_of(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
+    objective = Objective.of(config, [1.0] * 3, torch.device("cpu"))
+    return AutogradStep(model, objective, config).optimizer.param_groups
+
+
+def test_each_stage_has_its_rate() -> None:
+    config = small_config(learning_rate=1e-3, backbone_lr=1e-4, layer_decay=0.5)
+    model = model_of(config)
+    rates = {id(p): group["scale"] * 1e-3 for group in groups_of(model, config) for p in group["params"]}
+    wanted = {"head": 1e-3, "layer4": 1e-4, "layer3": 5e-5, "layer2": 2.5e-5, "layer1": 1.25e-5, "stem": 6.25e-6}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(wanted[stage_of(name)]), name
+    plain = groups_of(model_of(small_config()), small_config())
+    assert [group["scale"] for group in plain] == [1.0]
+    tiny = small_config(learning_rate=1e-3, backbone_lr=1e-4)
+    groups = groups_of(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
+    assert [group["scale"] for group in groups] == pytest.approx([0.1, 1.0])
+
+
+@pytest.mark.parametrize("count", range(5))
+@pytest.mark.parametrize("moving_norm", [True, False])
+def test_frozen_stages_do_not_move(count: int, moving_norm: bool) -> None:
+    still = set(NAMES[: count + 1] if count else ())
+    model = model_of(small_config(), count, moving_norm).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.trainable(), lr=0.1)
+    model(batch(64)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (stage_of(name) in still), name
+    optimizer.step()
+    for key, tensor in model.state_dict().items():
+        if "running" in key:
+            assert torch.equal(before[key], tensor) == (stage_of(key) in still or not moving_norm), key
+        elif stage_of(key) in still:
+            assert torch.equal(before[key], tensor), key
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_frozen_stages_checkpoints_and_kept_maps_change_no_output(count: int) -> None:
+    model = model_of(small_config(), count)
+    backbone = model.backbone.eval()
+    oracle = torchvision.models.resnet18(weights=None).eval()
+    oracle.fc = nn.Identity()
+    oracle.load_state_dict({k.removeprefix("resnet."): v for k, v in backbone.state_dict().items()})
+    crops = batch().persons
+    expected = oracle((crops.float() - backbone.mean) / backbone.std)
+    assert torch.equal(backbone(crops), expected)
+    assert torch.equal(backbone(backbone.still_stages(crops)), expected)
+    backbone.checkpointing = True
+    assert torch.equal(backbone(crops), expected)
+
+
+def test_checkpointing_leaves_the_gradients_as_they_are() -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = model_of(small_config(dropout=0.0))
+        model.backbone.checkpointing = checkpointing
+        model.train()(batch()).square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("setting", [{"accumulate": 2}, {"checkpointing": True}])
+def test_moving_norm_and_a_second_forward_exclude_one_another(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="batchnorm"):
+        small_config(batchnorm="train", **setting)

@@ -1,0 +1,364 @@
+"""Whole small runs: they learn, repeat, stop, resume and start from one another; both modes share everything."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classify.data.cached import CachedSource, Visual
+from classify.data.crops import CropSource, FrameCrops
+from classify.data.selection import select
+from classify.inference.finished_run import evaluate_crops, evaluate_features
+from classify.model.checkpoint import build_model, load
+from classify.train.cached import train_cached, train_heads
+from classify.train.end_to_end import train_end_to_end
+from classify.train.run import Run
+from classify.train.seeds import train_seeds
+from configs.errors import CheckpointError, ConfigError, MismatchError
+from configs.resnet_stage2_config import FUSIONS, ResNetStage2Config
+from extract.images.crops import crop_people
+from extract.images.read import read_frame
+from store.tables import Features, Tables
+from tests.factories import TinyBackbone, make_features, make_tables, small_config, with_labels, write_images
+
+ABOUT = {"name": "tiny", "weights_sha256": "0"}
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Baselines and pictures have tests of their own."""
+    monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
+    monkeypatch.setattr("classify.train.run.plot_run", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+
+
+def cached(folder: Path, features: Features | None = None, **settings: Any) -> Run:
+    features = features or make_features(make_tables())
+    return train_cached(features, small_config(folder, **settings), ABOUT)
+
+
+def history(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, list[Path]]:
+    tables = make_tables(frames=3, people=5, pairs=4)
+    return tables, write_images(tables, tmp_path_factory.mktemp("images"))
+
+
+def with_crops(tables: Tables, paths: list[Path]) -> tuple[Tables, FrameCrops]:
+    return tables, FrameCrops(tables, paths, 32)
+
+
+def features_of(backbone: nn.Module, tables: Tables, paths: list[Path]) -> Features:
+    """Extracts plainly, one frame after another."""
+    rows = []
+    with torch.no_grad():
+        for frame, path in enumerate(paths):
+            boxes = tables.box[tables.frame_offset[frame] : tables.frame_offset[frame + 1]]
+            rows.append(backbone.eval()(crop_people(read_frame(path), boxes, 32)).numpy())
+    return Features(tables, np.concatenate(rows), None, "f")
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_learns(tmp_path: Path, fusion: str) -> None:
+    run = cached(tmp_path / "r", fusion_strategy=fusion, epochs=12, learning_rate=1e-2)
+    assert run.results["test_mpca"] > 0.7 > run.results["baselines"]["majority"]["mpca"] + 0.3
+
+
+@pytest.mark.parametrize("balance", ["none", "loss", "sampler"])
+def test_every_balance_trains(tmp_path: Path, balance: str) -> None:
+    run = cached(tmp_path / "r", balance=balance)
+    weight = load(run.folder / "best_model.pth").about.class_weight
+    assert (len(set(weight)) > 1) == (balance == "loss")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_any_number_of_classes_may_occur(tmp_path: Path, classes: int) -> None:
+    tables = make_tables()
+    tables = with_labels(tables, tables.label % classes, tables.label_sets)
+    results = cached(tmp_path / "r", make_features(tables)).results
+    assert results["test_classes_present"] == classes
+    assert sum(share is not None for share in results["test_per_class_accuracy"]) == classes
+
+
+def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
+    one, two = cached(tmp_path / "a"), cached(tmp_path / "b")
+    other = cached(tmp_path / "c", seed=1)
+    assert history(one) == history(two)
+    assert history(one) != history(other)
+    assert (one.folder / "best_model.pth").read_bytes() != (other.folder / "best_model.pth").read_bytes()
+    states = [load(run.folder / "best_model.pth").model for run in (one, two)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_float16_features_cost_little(tmp_path: Path) -> None:
+    tables = make_tables()
+    runs = [cached(tmp_path / name, make_features(tables, dtype=name)) for name in ("float32", "float16")]
+    assert runs[0].results["best_val_mpca"] == pytest.approx(runs[1].results["best_val_mpca"], abs=0.05)
+
+
+def test_training_stops_early(tmp_path: Path) -> None:
+    run = cached(tmp_path / "r", epochs=60, patience=2, learning_rate=1e-9)
+    assert run.results["epochs_run"] < 10
+
+
+@pytest.mark.parametrize("mode", ["cached", "end_to_end"])
+def test_a_stopped_run_goes_on_to_the_same_numbers(
+    tmp_path: Path, mode: str, pictures: tuple[Tables, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(folder: Path, resume: bool = False) -> Run:
+        config = small_config(folder, epochs=4)
+        if mode == "cached":
+            return train_cached(make_features(make_tables()), config, ABOUT, resume=resume)
+        torch.manual_seed(0)
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=resume)  # type: ignore[arg-type]
+
+    whole = start(tmp_path / "whole")
+    from classify.train import fit
+
+    keep = fit._keep
+
+    def keep_and_die(fitted: Any, records: list[Any], order: Any) -> None:
+        keep(fitted, records, order)
+        if len(records) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "_keep", keep_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "cut")
+    monkeypatch.setattr(fit, "_keep", keep)
+    resumed = start(tmp_path / "cut", resume=True)
+    assert history(resumed) == history(whole)
+    states = [load(run.folder / "best_model.pth").model for run in (whole, resumed)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("mode", ["cached", "end_to_end"])
+@pytest.mark.parametrize("step", [1, 2, 9, 14])
+def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
+    tmp_path: Path, mode: str, step: int, pictures: tuple[Tables, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from classify.train import fit
+
+    def start(folder: Path) -> Run:
+        config = small_config(folder, epochs=5)
+        if mode == "cached":
+            return train_cached(make_features(make_tables(frames=2)), config, ABOUT, resume=True)
+        torch.manual_seed(0)
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
+
+    whole = start(tmp_path / "whole")
+    rate, calls = fit._rate, 0
+
+    def rate_or_die(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return rate(*arguments)
+
+    monkeypatch.setattr(fit, "_rate", rate_or_die)  # asked for at every step
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "cut")
+    resumed = start(tmp_path / "cut")  # `calls` has passed `step`: nothing dies again
+    assert history(resumed) == history(whole)
+    states = [load(run.folder / "best_model.pth").model for run in (whole, resumed)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
+    backbone = TinyBackbone(freeze=True)
+    features = features_of(backbone, *pictures)
+    run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
+    checkpoint = load(run.folder / "best_model.pth")
+    split = select(pictures[0], small_config())["test"]
+    device = torch.device("cpu")
+    sources = (
+        CachedSource(pictures[0], Visual.load(features, device), split, 8),
+        CropSource(*with_crops(*pictures), split, small_config(), device=device),
+    )
+    models = (build_model(checkpoint, nn.Identity()), build_model(checkpoint, backbone))
+    with torch.no_grad():
+        logits = [torch.cat([model(b) for b in source.epoch()]) for model, source in zip(models, sources, strict=True)]
+    assert logits[0] == pytest.approx(logits[1], rel=1e-5, abs=1e-6)
+    figures = (
+        evaluate_features(checkpoint, features, ABOUT, split="test", device=device),
+        evaluate_crops(checkpoint, *pictures, backbone, split="test", device=device),  # type: ignore[arg-type]
+    )
+    assert figures[0]["confusion_matrix"] == figures[1]["confusion_matrix"] == run.results["test_confusion_matrix"]
+
+
+def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
+    backbone = TinyBackbone()
+    head = train_cached(features_of(backbone, *pictures), small_config(tmp_path / "head"), ABOUT)
+    start = load(head.folder / "best_model.pth")
+    tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), ABOUT, start=start)  # type: ignore[arg-type]
+    first = history(tuned)[0]
+    best = max(history(head), key=lambda record: (record["val_mpca"], -record["val_loss"]))
+    assert first["epoch"] == 0
+    assert first["val_mpca"] == best["val_mpca"]
+    assert first["val_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+    assert tuned.results["best_val_mpca"] >= head.results["best_val_mpca"]
+
+
+def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
+    tmp_path: Path, pictures: tuple[Tables, list[Path]]
+) -> None:
+    for frozen in (False, True):
+        torch.manual_seed(0)
+        backbone = TinyBackbone(freeze=frozen)
+        before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+        train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / str(frozen)), ABOUT)  # type: ignore[arg-type]
+        after = backbone.state_dict()
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        if frozen:
+            assert not moved
+        else:
+            assert {name for name, _ in backbone.named_parameters()} <= moved
+
+
+def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> None:
+    tables, paths = pictures
+    split = select(tables, small_config())["train"]
+    source = CropSource(
+        *with_crops(tables, paths), split, replace(small_config(), batch_size=24), device=torch.device("cpu")
+    )
+    batch = next(source.epoch())
+    assert len(batch.persons) == len(np.unique(tables.pair[split.pairs]))
+    rows = np.unique(tables.pair[split.pairs])
+    pair = np.sort(tables.pair[split.pairs], axis=1)
+    assert np.array_equal(rows[batch.a.numpy()], pair[:, 0])
+    assert np.array_equal(rows[batch.b.numpy()], pair[:, 1])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: int) -> None:
+    def batches(config: ResNetStage2Config) -> list[Any]:
+        split = select(pictures[0], config)["train"]
+        source = CropSource(*with_crops(*pictures), split, config, device=torch.device("cpu"))
+        return list(source.epoch(torch.Generator().manual_seed(3)))
+
+    plain, ahead = batches(small_config()), batches(small_config(num_workers=workers))
+    for one, other in zip(plain, ahead, strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
+
+
+def test_two_views_are_used_in_training_alone() -> None:
+    tables = make_tables()
+    features = make_features(tables, views=2)
+    split = select(tables, small_config())["train"]
+    source = CachedSource(tables, Visual.load(features, torch.device("cpu")), split, 8)
+    upright = torch.from_numpy(features.visual)
+    for batch in source.epoch():
+        assert torch.isin(batch.persons, upright).all()
+    seen = [bool(torch.isin(b.persons, upright).all()) for b in source.epoch(torch.Generator().manual_seed(0))]
+    assert set(seen) == {True, False}
+
+
+def test_seeds_report_their_spread(tmp_path: Path) -> None:
+    features = make_features(make_tables())
+    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_heads(features, configs, ABOUT))
+    values = run.results["seeds"]["test_mpca"]["values"]
+    assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
+    assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert run.results["best_val_mpca"] == max(run.results["seeds"]["best_val_mpca"]["values"])
+
+
+def test_heads_trained_together_are_those_trained_alone(tmp_path: Path) -> None:
+    features = make_features(make_tables(), signal=1.0)
+    settings = {"epochs": 12, "patience": 3, "balance": "sampler"}  # some stop earlier than others
+    together = train_heads(
+        features, [small_config(tmp_path / f"t{seed}", seed=seed, **settings) for seed in range(5)], ABOUT
+    )
+    for seed, run in enumerate(together):
+        alone = train_cached(features, small_config(tmp_path / f"a{seed}", seed=seed, **settings), ABOUT)
+        assert len(history(run)) == len(history(alone))
+        for one, other in zip(history(run), history(alone), strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+            assert one["val_mpca"] == pytest.approx(other["val_mpca"], abs=0.05)
+    assert len({len(history(run)) for run in together}) > 1
+
+
+def test_seeds_that_were_cut_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two seeds' epochs: each goes on from its own."""
+    from classify.train import fit
+
+    features = make_features(make_tables())
+
+    def start(folder: Path) -> list[Run]:
+        configs = [small_config(folder / str(seed), seed=seed, epochs=5) for seed in range(3)]
+        return train_heads(features, configs, ABOUT, resume=True)
+
+    whole = start(tmp_path / "whole")
+    keep, calls = fit._keep, 0
+
+    def keep_and_die(*arguments: Any) -> None:
+        nonlocal calls
+        keep(*arguments)
+        calls += 1
+        if calls == 8:  # the third epoch of the second seed
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "_keep", keep_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "cut")
+    for one, other in zip(start(tmp_path / "cut"), whole, strict=True):
+        losses = [[record["train_loss"] for record in history(run)] for run in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:
+    features = make_features(make_tables())
+    run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
+    with pytest.raises(MismatchError, match="weights_sha256"):
+        evaluate_features(
+            load(run.folder / "best_model.pth"),
+            features,
+            ABOUT | {"weights_sha256": "1"},
+            split="test",
+            device=torch.device("cpu"),
+        )
+
+
+def test_a_run_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    cached(tmp_path / "r")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        cached(tmp_path / "r")
+    train_cached(make_features(make_tables()), small_config(tmp_path / "r"), ABOUT, overwrite=True)
+
+
+def test_the_results_have_the_guides_keys(tmp_path: Path) -> None:
+    results = json.loads((cached(tmp_path / "r").folder / "final_results.json").read_text())
+    assert {"test_accuracy", "test_mpca", "best_val_accuracy", "best_val_mpca", "config"} <= set(results)
+    names = {"backbone_name", "visual_feature_dim", "fusion_strategy", "learning_rate", "batch_size"}
+    assert names <= set(results["config"])
+    assert set(results["baselines"]) == {"majority", "spatial_only", "knn"}
+    assert {"mode", "store_fingerprint", "epochs_run", "seconds", "versions"} <= set(results)
+    assert {"extract", "train", "evaluate"} <= set(results["seconds"])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
+    path = cached(tmp_path / "r", epochs=1).folder / "best_model.pth"
+    data = bytearray(path.read_bytes())
+    (tmp_path / "cut.pth").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "cut.pth")
+    data[int(share * len(data))] ^= 4
+    (tmp_path / "flipped.pth").write_bytes(data)
+    try:
+        state = load(tmp_path / "flipped.pth").model
+    except CheckpointError:
+        return
+    intact = load(path).model  # the flip fell on padding, which nothing reads
+    assert all(torch.equal(state[key], intact[key]) for key in intact)

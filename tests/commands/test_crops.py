@@ -1,0 +1,94 @@
+"""Stored crops on the command line, the size of their units, and what is allowed of pixels alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cli
+import extract.units.plan
+from configs.errors import StoreError
+from extract.annotations.jrdb import IMAGES
+from extract.backbones.weights import LoadedBackbone, load_backbone
+from extract.repair import repair
+from extract.units.plan import crop_recipe, unit_crops
+from store.crops import open_crops
+from store.format.manifest import read_manifest
+from store.pack import pack_store
+from store.verify import verify
+from tests.jobs import content, run
+from tests.jrdb_folder import write_folder
+from tests.stores import DAMAGE, shard_path
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedBackbone:
+    return load_backbone("hog", "none")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
+
+
+def test_units_of_crops_are_of_bounded_size(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of features are as ever."""
+    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 4096)
+    monkeypatch.setattr(extract.units.plan, "UNIT_PIXELS", 7 * 3 * SIZE**2)
+    run(loaded, data, tmp_path / "a.store", crops=True)
+    assert [unit.persons for unit in read_manifest(tmp_path / "a.store").units] == [20, 20]
+    units = read_manifest(tmp_path / "a.store" / "crops").units
+    assert max(unit.persons for unit in units) <= 1.5 * 7 + 5
+    assert sum(unit.persons for unit in units) == 40
+    before = content(tmp_path / "a.store" / "crops")
+    (tmp_path / "a.store" / "crops" / "STORE.json").unlink()
+    repair(tmp_path / "a.store", data)
+    assert content(tmp_path / "a.store" / "crops") == before
+    monkeypatch.undo()
+    assert [unit_crops(crop_recipe(size)) for size in (32, 112, 224, 1024)] == [4096, 891, 222, 10]
+    assert unit_crops(read_manifest(tmp_path / "a.store").recipe) == 4096
+
+
+def test_black_crops_are_sound(tmp_path: Path, loaded: LoadedBackbone) -> None:
+    data = write_folder(tmp_path / "data", ("cafe",), frames=1)
+    Image.new("RGB", (200, 64)).save(data / IMAGES / "cafe" / "000000.jpg")
+    run(loaded, data, tmp_path / "a.store", crops=True)
+    assert not open_crops(tmp_path / "a.store").rows(np.arange(4)).any()
+    assert verify(tmp_path / "a.store").to_dict()["crops"]["sound"]
+
+
+def test_the_commands(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.store"
+
+    def said(code: int, *arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == code
+        return capsys.readouterr().out
+
+    machine = ("--data_path", str(data), "--device", "cpu", "--num_workers", "0")
+    recipe = ("--store", str(path), "--backbone", "hog", "--crop_size", "32")
+    made = json.loads(said(0, "extract", *machine, *recipe, "--crops", "--json"))
+    assert (made["crops"]["persons"], made["crops"]["dtype"], made["crops"]["visual_dim"]) == (40, "uint8", 3072)
+    assert json.loads(said(0, "store", "info", str(path), "--json"))["crops"]["persons"] == 40
+    assert f"{path / 'crops'} (complete)" in said(0, "store", "info", str(path))
+    assert f"{path / 'crops'} is sound" in said(0, "store", "verify", str(path))
+    DAMAGE["flipped"](shard_path(path / "crops", 0))
+    assert f"{path / 'crops'} is faulty (damaged_shard 1)" in said(4, "store", "verify", str(path))
+    assert f"{path / 'crops'} is repaired: 1 units" in said(0, "store", "repair", str(path), *machine)
+    assert said(0, "store", "verify", str(path / "crops"))
+
+
+def test_a_packed_store_has_no_room_for_crops(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    run(loaded, data, tmp_path / "a.store", crops=True)
+    pack_store(tmp_path / "a.store", tmp_path / "a.h5")
+    with pytest.raises(StoreError, match="name a folder with --store"):
+        run(loaded, data, tmp_path / "a.h5", crops=True)
+    with pytest.raises(StoreError, match="packed"):
+        open_crops(tmp_path / "a.h5")

@@ -1,0 +1,217 @@
+"""One frame's objects: what is usable is kept, what is not has a name, and nothing is lost."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract.annotations.objects import FrameObjects, box_fault, printable, read_objects
+from tests.jrdb_folder import person
+
+
+def read(*objects: Any) -> FrameObjects:
+    return read_objects("scene", "000000.jpg", list(objects))
+
+
+def reasons(found: FrameObjects) -> dict[tuple[str, str], str]:
+    return {(item.kind, item.item): item.reason for item in found.skipped}
+
+
+def test_persons_in_file_order_and_a_pair_of_two_mentions() -> None:
+    found = read(
+        person(7, (1, 2, 3, 4), {5: ["walking together"]}), person(5, (5.5, -6, 7, 8), {7: ["walking together"]})
+    )
+    assert found.ids == [7, 5]
+    assert found.boxes == [[1, 2, 3, 4], [5.5, -6, 7, 8]]
+    assert found.pairs == {(0, 1): ("walking together",)}
+    assert found.skipped == []
+
+
+def test_labels_are_kept_all_of_them_in_alphabetical_order() -> None:
+    first, second = person(1, mentions={2: ["walking together", "conversation"]}), person(2)
+    first["H-interaction"][0]["inter_labels"]["standing together"] = 0  # said to be absent
+    assert read(first, second).pairs == {(0, 1): ("conversation", "walking together")}
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ([1, 2, 3, 4], None),
+        ([-1.5, 2, 0.5, 4], None),
+        (None, "box_format"),
+        ([1, 2, 3], "box_format"),
+        ([1, 2, 3, 4, 5], "box_format"),
+        ({"x": 1}, "box_format"),
+        ("1234", "box_format"),
+        ([1, 2, "3", 4], "box_type"),
+        ([1, 2, True, 4], "box_type"),
+        ([1, 2, None, 4], "box_type"),
+        ([1, 2, [3], 4], "box_type"),
+        ([float("nan"), 2, 3, 4], "box_not_finite"),
+        ([1, 2, 3, float("inf")], "box_not_finite"),
+        ([1, 1e999, 3, 4], "box_not_finite"),
+        ([1, 2, 2**70, 4], "box_huge"),
+        ([-(10**400), 2, 3, 4], "box_huge"),
+        ([1, 2, 3, 1e7], "box_huge"),
+        ([1, 2, -3, 4], "box_inverted"),
+        ([1, 2, 3, -4.5], "box_inverted"),
+        ([1, 2, 0, 4], "box_zero_area"),
+        ([1, 2, 3, 0.0], "box_zero_area"),
+    ],
+)
+def test_boxes(box: Any, reason: str | None) -> None:
+    assert box_fault(box) == reason
+    found = read(person(1, box))
+    assert found.ids == ([] if reason else [1])
+    assert reasons(found) == ({("person", "1"): reason} if reason else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [
+        ("pedestrian:", "pedestrian:"),
+        ("pedestrian:x", "pedestrian:x"),
+        ("pedestrian:-1", "pedestrian:-1"),
+        ("pedestrian:1.0", "pedestrian:1.0"),
+        ("pedestrian:٣", "pedestrian:٣"),  # another alphabet's digit is no twin of 3
+        ("pedestrian:1\n", "pedestrian:1\n"),
+        ("pedestrian:" + "9" * 19, "pedestrian:" + "9" * 19),  # beyond int64
+        ("person", "person"),
+        ("\ud800", "?"),
+        ("x" * 999, "x" * 200),
+        (None, "NoneType"),
+        (6, "int"),
+        ([], "list"),
+    ],
+)
+def test_names_of_no_person(name: Any, item: str) -> None:
+    assert reasons(read({**person(1), "label_id": name})) == {("person", item): "bad_id"}
+
+
+def test_other_objects_are_counted_and_are_no_people() -> None:
+    found = read({**person(1), "label_id": "robot:1"}, person(2))
+    assert (found.others, found.ids, found.skipped) == (1, [2], [])
+
+
+@pytest.mark.parametrize("item", [None, 3, "pedestrian:1", [], True])
+def test_an_object_that_is_none(item: Any) -> None:
+    assert [entry.reason for entry in read(item).skipped] == ["object_format"]
+
+
+@pytest.mark.parametrize("objects", [None, {}, "text", 3])
+def test_a_frame_that_is_no_list(objects: Any) -> None:
+    found = read_objects("scene", "f", objects)
+    assert [(item.kind, item.reason) for item in found.skipped] == [("frame", "frame_format")]
+
+
+def test_the_first_of_a_duplicate_person_counts_and_both_mentions_do() -> None:
+    found = read(person(1, (0, 0, 5, 5)), person(2), person(1, (9, 9, 9, 9), {2: ["walking together"]}))
+    assert found.ids == [1, 2]
+    assert found.boxes[0] == [0, 0, 5, 5]
+    assert found.pairs == {(0, 1): ("walking together",)}
+    assert reasons(found) == {("person", "1"): "duplicate_person"}
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        ([person(1, mentions={1: ["walking together"]})], "self_pair"),
+        ([person(1, mentions={2: ["walking together"]})], "missing_partner"),
+        ([person(1, mentions={2: ["walking together"]}), person(2, [1, 2, 0, 4])], "partner_skipped"),
+        ([person(1), person(2, [1, 2, 0, 4], {1: ["walking together"]})], "partner_skipped"),
+        ([person(1, [1, 2], {2: ["walking together"]}), person(2, [1, 2, 0, 4])], "partner_skipped"),
+        (
+            [person(1, mentions={2: ["walking together"]}), person(2, mentions={1: ["conversation"]})],
+            "disagreeing_mentions",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_used(objects: list[Any], reason: str) -> None:
+    found = read(*objects)
+    assert found.pairs == {}
+    assert [item.reason for item in found.skipped if item.kind == "pair"] == [reason]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        None,
+        {},
+        {"pair": 5, "inter_labels": {}},
+        {"pair": "pedestrian:2"},
+        {"pair": "pedestrian:2", "inter_labels": []},
+    ],
+)
+def test_a_mention_that_is_none(entry: Any) -> None:
+    found = read({**person(1), "H-interaction": [entry]}, person(2))
+    assert reasons(found) == {("pair", "1"): "pair_format"}
+
+
+@given(st.text(max_size=300))
+def test_printable_text_can_be_encoded(text: str) -> None:
+    assert len(printable(text).encode()) <= 4 * 200
+
+
+NUMBERS = st.integers(0, 3)
+GOOD_BOX = st.just([1, 2, 3, 4])
+BAD_BOX = st.sampled_from([[0, 0, 0, 1], None, [1, 2, "3", 4], [1, 2, -3, 4]])
+MENTIONS = st.dictionaries(st.integers(0, 4), st.sampled_from([["walking together"], ["conversation"]]), max_size=3)
+PEOPLE = st.lists(st.builds(person, NUMBERS, GOOD_BOX | BAD_BOX, MENTIONS), max_size=5)
+
+
+@settings(max_examples=300)
+@given(PEOPLE)
+def test_every_person_and_every_mentioned_pair_is_kept_or_skipped_once(people: list[dict[str, Any]]) -> None:
+    found = read_objects("s", "f", people)
+    skipped = Counter(item.kind for item in found.skipped)
+    assert len(found.ids) + skipped["person"] == len(people)
+    mentioned = set()
+    selfies = 0
+    for item in people:
+        one = int(item["label_id"].split(":")[1])
+        for entry in item["H-interaction"]:
+            other = int(entry["pair"].split(":")[1])
+            selfies += one == other
+            mentioned |= {frozenset({one, other})} if one != other else set()
+    assert len(found.pairs) + skipped["pair"] == len(mentioned) + selfies
+    kept = {frozenset({found.ids[a], found.ids[b]}) for a, b in found.pairs}
+    named = {item.item for item in found.skipped if item.kind == "pair" and item.reason != "self_pair"}
+    assert {"-".join(map(str, sorted(pair))) for pair in mentioned - kept} == named
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+OBJECTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "label_id": st.sampled_from(["pedestrian:1", "pedestrian:2", "car:1"]) | JSON,
+        "box": GOOD_BOX | JSON | st.lists(st.integers() | st.floats() | st.booleans(), min_size=4, max_size=4),
+        "H-interaction": JSON
+        | st.lists(
+            st.fixed_dictionaries(
+                {}, optional={"pair": st.just("pedestrian:2") | JSON, "inter_labels": JSON | st.just({"\ud800": 1})}
+            ),
+            max_size=2,
+        ),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(OBJECTS | JSON, max_size=4) | JSON)
+def test_nothing_raises_and_everything_can_be_written(objects: Any) -> None:
+    found = read_objects("scene", "frame", objects)
+    for item in found.skipped:
+        item.to_json().encode()
+        item.item.encode()
+    for labels in found.pairs.values():
+        "".join(labels).encode()
+    if isinstance(objects, list):
+        people = sum(item.kind == "person" for item in found.skipped) + len(found.ids) + found.others
+        assert people == len(objects)

@@ -1,0 +1,68 @@
+"""The eight spatial features against a plain float64 loop, and what they do not depend on."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from extract.annotations.spatial import GEOMETRIC, SCENE_CONTEXT, SPATIAL_NAMES, spatial_features
+from tests.oracles import Box, plain
+
+EIGHTHS = st.integers(-800, 3200).map(lambda value: value / 8)
+SIDES = st.integers(1, 1600).map(lambda value: value / 8)
+BOXES = st.tuples(EIGHTHS, EIGHTHS, SIDES, SIDES)
+ROWS = st.lists(st.tuples(BOXES, BOXES, st.integers(0, 30)), min_size=1, max_size=5)
+SIZE = (400, 120)
+
+
+def features(rows: list[tuple[Box, Box, int]], shift_a: float = 0, shift_b: float = 0) -> NDArray[np.floating]:
+    a = np.array([row[0] for row in rows]) + np.array([shift_a, 0, 0, 0])
+    b = np.array([row[1] for row in rows]) + np.array([shift_b, 0, 0, 0])
+    return spatial_features(a, b, np.tile(SIZE, (len(rows), 1)), np.array([row[2] for row in rows]))
+
+
+@given(ROWS)
+def test_equal_to_the_plain_loop(rows: list[tuple[Box, Box, int]]) -> None:
+    expected = np.array([plain(a, b, *SIZE, people) for a, b, people in rows])
+    found = features(rows)
+    assert found.dtype == np.float32
+    assert found.shape == (len(rows), 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@given(ROWS)
+def test_a_and_b_can_be_exchanged(rows: list[tuple[Box, Box, int]]) -> None:
+    np.testing.assert_array_equal(features(rows), features([(b, a, people) for a, b, people in rows]))
+
+
+@given(ROWS, st.integers(-400, 800))
+def test_rolling_the_panorama_changes_nothing(rows: list[tuple[Box, Box, int]], k: int) -> None:
+    np.testing.assert_array_equal(features(rows), features(rows, k, k))
+
+
+@given(ROWS, st.integers(-2, 2), st.integers(-2, 2))
+def test_whole_turns_change_nothing(rows: list[tuple[Box, Box, int]], one: int, other: int) -> None:
+    np.testing.assert_array_equal(features(rows), features(rows, one * SIZE[0], other * SIZE[0]))
+
+
+def test_each_frame_has_its_own_size() -> None:
+    box_a, box_b = np.array([[0.0, 0, 10, 20]] * 2), np.array([[50.0, 5, 10, 20]] * 2)
+    found = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]))
+    np.testing.assert_allclose(found[:, 2], [0.5, 0.05], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 6], [5 / 40, 5 / 80], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 7], [0.3, 1.0], rtol=1e-6)
+
+
+def test_people_side_by_side_over_the_seam_are_near() -> None:
+    rows = [((390.0, 0.0, 10.0, 20.0), (0.0, 0.0, 10.0, 20.0), 2)]
+    np.testing.assert_allclose(features(rows)[0, [0, 2]], [0, 10 / 400], atol=1e-7)
+
+
+def test_no_pairs_give_no_rows() -> None:
+    nothing = np.empty((0, 4))
+    assert spatial_features(nothing, nothing, np.empty((0, 2), int), np.empty(0, int)).shape == (0, 8)
+
+
+def test_the_groups_cover_the_names() -> None:
+    assert len(SPATIAL_NAMES[GEOMETRIC]) == 7
+    assert SPATIAL_NAMES[SCENE_CONTEXT] == ("scene_density",)

@@ -1,0 +1,128 @@
+"""Crops against Pillow, and on a panorama that has no edge."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from extract.images.crops import PADDING, crop_people, crop_regions, outside
+from tests.oracles import half_up
+
+W, H = 160, 60
+FRAME = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, H, W), dtype=np.uint8))
+SMOOTH = torch.from_numpy(
+    np.asarray(Image.fromarray(FRAME[:, :8, :20].permute(1, 2, 0).numpy()).resize((W, H))).transpose(2, 0, 1).copy()
+)
+
+EIGHTHS = st.integers(-300 * 8, 500 * 8).map(lambda value: value / 8)
+SIDES = st.integers(1, 200 * 8).map(lambda value: value / 8)
+BOX = st.tuples(EIGHTHS, st.integers(-100 * 8, 160 * 8).map(lambda value: value / 8), SIDES, SIDES)
+
+
+def by_pillow(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArray[np.uint8]:
+    """The crop by np.roll, slicing and Pillow's resize."""
+    x, y, w, h = (half_up(value) for value in box)
+    w, h = max(w, 1), max(h, 1)
+    grow_x, grow_y = half_up(w * PADDING), half_up(h * PADDING)
+    pixels = np.roll(frame.permute(1, 2, 0).numpy(), -(x - grow_x), axis=1)
+    region = pixels[max(y - grow_y, 0) : min(y + h + grow_y, H), : min(w + 2 * grow_x, W)]
+    return np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize("frame", [FRAME, SMOOTH], ids=["noise", "smooth"])
+@pytest.mark.parametrize("size", [32, 112])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (40, 10, 20, 30),
+        (0, 0, 1, 1),
+        (150, 20, 30, 30),  # over the right edge
+        (-12, 20, 30, 30),  # over the left edge
+        (-170, 20, 30, 30),  # a turn further left
+        (300, 20, 30, 30),  # a turn further right
+        (30, -20, 20, 40),  # over the top
+        (30, 40, 20, 90),  # over the bottom
+        (5, -30, 130, 200),  # taller than the image; grown wider than the circle
+        (0, 0, 160, 60),
+        (39.5, 10.49, 20.5, 29.51),  # halves go up
+    ],
+)
+def test_equal_to_pillow_within_one_level(frame: torch.Tensor, size: int, box: tuple[float, ...]) -> None:
+    found = crop_people(frame, np.array([box]), size)
+    assert found.dtype == torch.uint8
+    expected = by_pillow(frame, box, size).astype(int)
+    assert np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+@given(st.lists(BOX, min_size=1, max_size=3), st.integers(-2 * W, 2 * W))
+def test_rolling_image_and_boxes_gives_identical_crops(boxes: list[tuple[float, ...]], k: int) -> None:
+    box = np.array(boxes)
+    box = box[crop_regions(box, W, H)[:, 3] > 0]
+    before = crop_people(FRAME, box, 32)
+    after = crop_people(torch.roll(FRAME, k, dims=2), box + np.array([k, 0, 0, 0]), 32)
+    assert torch.equal(before, after)
+
+
+@given(st.lists(BOX, min_size=1, max_size=3))
+def test_near_to_pillow_for_any_box(boxes: list[tuple[float, ...]]) -> None:
+    """On noise a pixel in a few thousand is two levels off: torch's weights have 16 bits, Pillow's 22."""
+    box = np.array(boxes)
+    box = box[~outside(box, W, H)]
+    for crop, one in zip(crop_people(FRAME, box, 32), box.tolist(), strict=True):
+        difference = crop.permute(1, 2, 0).numpy().astype(int) - by_pillow(FRAME, one, 32)
+        assert np.abs(difference).max() <= 2
+        assert (np.abs(difference) > 1).mean() < 0.003
+
+
+FLOATS = st.floats(-1e6, 1e6)
+POSITIVE = st.floats(1e-9, 1e6)
+
+
+@given(st.tuples(FLOATS, FLOATS, POSITIVE, POSITIVE) | st.tuples(EIGHTHS, EIGHTHS, POSITIVE, POSITIVE) | BOX)
+def test_any_box_is_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
+    boxes = np.array([box])
+    left, top, width, height = crop_regions(boxes, W, H)[0]
+    if outside(boxes, W, H)[0]:
+        return
+    assert 0 <= left < W
+    assert 1 <= width <= W
+    assert 0 <= top < top + height <= H
+    assert crop_people(FRAME, boxes, 32).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("box", "unseen"),
+    [
+        ((10, 10, 20, 30), False),
+        ((-15, 10, 20, 30), False),
+        ((150, 10, 20, 30), False),
+        ((10, -36, 20, 30), True),  # above, the grown box too
+        ((10, -35, 20, 30), False),  # the grown box shows
+        ((10, 65, 20, 30), False),
+        ((10, 66, 20, 30), True),
+        ((10, 10, 161, 30), True),  # wider than the circle
+        ((-1000, 10, 20, 30), True),
+        ((1000, 10, 20, 30), True),
+    ],
+)
+def test_outside(box: tuple[float, ...], unseen: bool) -> None:
+    assert outside(np.array([box]), W, H).tolist() == [unseen]
+
+
+def test_the_order_and_number_of_people_is_kept() -> None:
+    boxes = np.array([[10.0, 10, 20, 30], [100, 5, 9, 20], [10, 10, 20, 30]])
+    crops = crop_people(FRAME, boxes, 32)
+    assert torch.equal(crops[0], crops[2])
+    assert torch.equal(crops[1:2], crop_people(FRAME, boxes[1:2], 32))
+    assert crop_people(FRAME, np.empty((0, 4)), 32).shape == (0, 3, 32, 32)
+
+
+def test_the_frame_is_left_alone_and_its_memory_layout_does_not_matter() -> None:
+    before = FRAME.clone()
+    boxes = np.array([[150.0, 10, 20, 30]])
+    interleaved = FRAME.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert torch.equal(crop_people(FRAME, boxes, 32), crop_people(interleaved, boxes, 32))
+    assert torch.equal(before, FRAME)

@@ -1,0 +1,271 @@
+"""`extract --crops`: the crops themselves, in a store of their own, by the same promises as the features."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import extract.units.plan
+import store.format.manifest
+import store.writer
+from configs.errors import MismatchError, StoreError
+from extract.annotations.jrdb import IMAGES
+from extract.backbones.weights import LoadedBackbone, load_backbone
+from extract.images.crops import crop_people
+from extract.images.read import read_frame
+from extract.repair import Machine, repair
+from store.crops import open_crops
+from store.files import publish
+from store.format.manifest import read_manifest
+from store.reader import load_store
+from store.verify import verify
+from tests.jobs import JOB, StoppedError, content, copy_of, run
+from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
+from tests.stores import DAMAGE, MANIFEST_DAMAGE, shard_path
+
+SIZE, MACHINE = 32, Machine(batch_size=4, num_workers=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedBackbone:
+    return load_backbone("hog", "none")  # the fastest
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two or three units a scene instead of one."""
+    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 8)
+
+
+@pytest.fixture
+def path(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> Path:
+    run(loaded, data, tmp_path / "a.store", crops=True)
+    return tmp_path / "a.store"
+
+
+def both(path: Path) -> list[dict[str, bytes]]:
+    return [content(path), content(path / "crops")]
+
+
+def by_plain_code(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
+    """All people's crops, frame after frame as the annotations have them."""
+    crops = []
+    for scene in sorted(path.name for path in (data / IMAGES).iterdir()):
+        for frame, people in sorted(edit_labels(data, scene).items()):
+            boxes = np.array([item["box"] for item in people], np.float64)
+            crops.append(crop_people(read_frame(data / IMAGES / scene / frame), boxes, size).numpy())
+    return np.stack([crop.reshape(-1) for crop in np.concatenate(crops)])
+
+
+@pytest.mark.parametrize("settings", [{}, {"views": 2, "dtype": "float32", "num_workers": 3, "batch_size": 3}])
+def test_rows_are_the_crops_of_the_decoded_frames(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
+) -> None:
+    summary = run(loaded, data, tmp_path / "a.store", crops=True, **settings)
+    assert summary.crops is not None
+    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (8, 40)
+    expected = by_plain_code(data)
+    stored = load_store(tmp_path / "a.store" / "crops")
+    np.testing.assert_array_equal(stored.visual, expected)
+    assert stored.visual.dtype == np.uint8
+    for place in (tmp_path / "a.store", tmp_path / "a.store" / "crops"):
+        found = open_crops(place)
+        assert (found.crop_size, found.fingerprint) == (SIZE, stored.fingerprint)
+        for persons in (np.arange(40), np.array([39, 3, 3, 17, 0]), np.empty(0, np.int64)):
+            rows = found.rows(persons)
+            np.testing.assert_array_equal(rows, expected[persons].reshape(-1, 3 * SIZE * SIZE))
+            assert rows.dtype == np.uint8
+
+
+def test_both_stores_have_the_same_rows_and_the_features_are_as_without_crops(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
+) -> None:
+    run(loaded, data, tmp_path / "b.store")
+    assert content(path) == content(tmp_path / "b.store")
+    features, crops = load_store(path), open_crops(path)
+    assert features.fingerprint != crops.fingerprint
+    for name, value in vars(features.tables).items():
+        np.testing.assert_array_equal(getattr(crops.tables, name), value, err_msg=name)
+    for persons in ([40], [-1], [0, 41]):
+        with pytest.raises(IndexError):
+            crops.rows(np.array(persons))
+
+
+def test_a_second_run_reads_no_image(path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    before = both(path)
+    again = run(loaded, data, path, crops=True)
+    assert again.crops is not None
+    assert (again.tally.frames_decoded, again.crops.tally.frames_decoded) == (0, 0)
+    assert again.crops.units_reused == len(read_manifest(path / "crops").units) > 2
+    assert both(path) == before
+
+
+class Budget:
+    """Publishes so many files, and then stops the job as a kill would."""
+
+    def __init__(self, files: int) -> None:
+        self.files = files
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.files == 0:
+            raise StoppedError
+        publish(*arguments)
+        self.files -= 1
+
+
+FILES = 7  # of a store of four units: STORE.json, four shards, skipped.jsonl, STORE.json
+
+
+@pytest.mark.parametrize("files", [1, 4, 6, 7, 8, 10, 13])
+def test_interrupted_after_each_file_of_either_store(
+    path: Path, tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    budget = Budget(files)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(store.writer, "publish", budget)
+        patch.setattr(store.format.manifest, "publish", budget)
+        run(loaded, data, tmp_path / "b.store", crops=True)
+    assert verify(tmp_path / "b.store").to_dict()["sound"] == (files == FILES)  # the features are there, and no crops
+    summary = run(loaded, data, tmp_path / "b.store", crops=True)
+    assert summary.crops is not None
+    assert (summary.units_reused, summary.crops.units_reused) == (min(files - 1, 4), max(0, min(files - FILES - 1, 4)))
+    assert both(tmp_path / "b.store") == both(path)
+
+
+def test_a_killed_process_and_its_successor(tmp_path: Path, path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    root = Path(__file__).parents[2]
+    shards = tmp_path / "b.store" / "crops" / "shards"
+    command = [sys.executable, "-c", JOB.replace('weights="random"', 'backbone="hog", crops=True')]
+    command += [str(data), str(tmp_path / "b.store")]
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
+    ) as job:
+        while job.poll() is None and not (shards.is_dir() and len(list(shards.iterdir())) >= 1):
+            time.sleep(0.0005)
+        job.send_signal(signal.SIGKILL)
+    assert read_manifest(tmp_path / "b.store").state == "complete"
+    assert content(tmp_path / "b.store" / "crops").keys() <= content(path / "crops").keys() | {"STORE.json"}
+    run(loaded, data, tmp_path / "b.store", crops=True)
+    assert both(tmp_path / "b.store") == both(path)
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found_and_that_unit_alone_computed_again(path: Path, data: Path, kind: str) -> None:
+    before, persons = both(path), read_manifest(path / "crops").units[1].stored_persons
+    DAMAGE[kind](shard_path(path / "crops", 1))
+    report = verify(path)
+    assert report.faults == ()
+    assert report.crops is not None
+    assert report.crops.bad_units == {1}
+    assert not report.to_dict()["sound"]
+    found = repair(path, data, machine=MACHINE)
+    assert found.crops is not None
+    assert (found.units, found.crops.units) == ([], [1])
+    assert (found.tally.frames_decoded, found.crops.tally.crops_forwarded) == (0, persons)
+    assert both(path) == before
+    assert verify(path).to_dict()["sound"]
+
+
+def test_an_extraction_mends_damage_too(path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    before = both(path)
+    DAMAGE["flipped"](shard_path(path / "crops", 2))
+    summary = run(loaded, data, path, crops=True)
+    assert summary.crops is not None
+    assert (summary.tally.frames_decoded, 0 < summary.crops.tally.crops_forwarded < 40) == (0, True)
+    assert both(path) == before
+
+
+@pytest.mark.parametrize("kind", MANIFEST_DAMAGE)
+def test_a_damaged_manifest_of_crops_is_made_anew(path: Path, data: Path, kind: str) -> None:
+    before, file = both(path), path / "crops" / "STORE.json"
+    if kind == "flipped":
+        file.write_bytes(file.read_bytes().replace(b'"crops"', b'"clops"'))
+    else:
+        MANIFEST_DAMAGE[kind](file)
+    with pytest.raises(StoreError):
+        verify(path)
+    found = repair(path, data, machine=MACHINE)
+    assert found.crops is not None
+    assert found.crops.tally.crops_forwarded == 0
+    assert both(path) == before
+
+
+def test_an_image_that_cannot_be_used_is_skipped_in_both(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
+) -> None:
+    copied, broken = copy_of(data, tmp_path / "data"), tmp_path / "b.store"
+    image = copied / IMAGES / "hall" / "000002.jpg"
+    good = image.read_bytes()
+    image.write_bytes(b"\0" * len(good))
+    info = run(loaded, copied, broken, crops=True, max_skipped=0.5).to_dict()
+    assert info["skipped"] == info["crops"]["skipped"]
+    assert set(info["skipped"]) == {"image_format"}
+    assert info["stored"] == info["crops"]["stored"]
+    assert (broken / "skipped.jsonl").read_bytes() == (broken / "crops" / "skipped.jsonl").read_bytes() != b""
+    assert verify(broken).to_dict()["sound"]
+    expected = np.delete(by_plain_code(data), range(30, 35), axis=0)
+    np.testing.assert_array_equal(open_crops(broken).rows(np.arange(35)), expected)
+    image.write_bytes(good)
+    summary = run(loaded, copied, broken, crops=True, retry_skipped=True)
+    assert summary.crops is not None
+    assert summary.crops.tally.frames_decoded < 4
+    assert both(broken) == both(path)
+
+
+def test_corrected_labels_cut_no_crop_and_a_new_scene_its_own(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
+) -> None:
+    copied = copy_of(data, tmp_path / "data")
+    frames = edit_labels(copied, "cafe")
+    frames["000001.jpg"][0]["H-interaction"] = [{"pair": "pedestrian:3", "inter_labels": {"conversation": 1}}]
+    write_labels(copied, "cafe", frames)
+    run(loaded, copied, path, update=True)
+    report = verify(path)
+    assert report.crops is not None
+    assert [fault.kind for fault in report.crops.faults] == ["other_rows"]
+    with pytest.raises(MismatchError, match=r"changed annotations in cafe.*--crops"):
+        open_crops(path)
+    summary = run(loaded, copied, path, update=True, crops=True)
+    assert summary.crops is not None
+    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (0, 0)
+    write_scene(copied, "attic", {"000000.jpg": [person(1), person(2, mentions={1: ["conversation"]})]})
+    summary = run(loaded, copied, path, update=True, crops=True)
+    assert summary.crops is not None
+    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (1, 2)
+    run(loaded, copied, tmp_path / "fresh.store", crops=True)
+    np.testing.assert_array_equal(open_crops(path).rows(np.arange(42)), by_plain_code(copied))
+    assert open_crops(path).fingerprint == open_crops(tmp_path / "fresh.store").fingerprint
+
+
+def test_crops_have_the_selection_of_their_features(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
+) -> None:
+    """A finer store serves a coarser extraction, and its crops are those of all that it holds."""
+    run(loaded, data, tmp_path / "b.store")
+    for settings in ({"frame_interval": 2}, {"persons": "paired"}):
+        run(loaded, data, tmp_path / "b.store", crops=True, **settings)
+        assert both(tmp_path / "b.store") == both(path)
+        shutil.rmtree(tmp_path / "b.store" / "crops")
+
+
+@pytest.mark.parametrize("settings", [{"frame_interval": 2}, {"persons": "paired"}])
+def test_a_selection_is_stored_in_both(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
+) -> None:
+    run(loaded, data, tmp_path / "a.store", crops=True, **settings)
+    tables = load_store(tmp_path / "a.store").tables
+    np.testing.assert_array_equal(open_crops(tmp_path / "a.store").tables.box, tables.box)
+    assert 0 < len(tables.box) < 40

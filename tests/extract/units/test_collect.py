@@ -1,0 +1,53 @@
+"""The first batches of a job on the CPU try several sizes, and the fastest stays."""
+
+import pytest
+import torch
+
+from extract.units.collect import _TRIALS, CPU_SIZES, GPU_SIZE, BatchSize
+
+CPU = torch.device("cpu")
+
+
+def tried(seconds_per_crop: dict[int, float]) -> BatchSize:
+    """After a whole trial in which a crop took so long."""
+    size = BatchSize(0, CPU)
+    for _ in range(_TRIALS * len(CPU_SIZES)):
+        assert size.chosen == 0
+        crops = size.next()
+        size.took(crops, crops * seconds_per_crop[crops])
+    return size
+
+
+@pytest.mark.parametrize("fastest", CPU_SIZES)
+def test_the_fastest_size_stays(fastest: int) -> None:
+    size = tried({crops: 1.0 if crops == fastest else 2.0 for crops in CPU_SIZES})
+    assert size.chosen == fastest
+    assert {size.next() for _ in range(9)} == {fastest}
+
+
+def test_the_first_size_stays_unless_another_one_is_clearly_faster() -> None:
+    first, *others = CPU_SIZES
+    assert tried({first: 1.0} | dict.fromkeys(others, 0.97)).chosen == first
+    assert tried({first: 1.0} | dict.fromkeys(others, 0.9)).chosen == others[0]
+
+
+def test_one_slow_batch_decides_nothing() -> None:
+    size = BatchSize(0, CPU)
+    for turn in range(_TRIALS * len(CPU_SIZES)):
+        crops = size.next()
+        size.took(crops, crops * (50.0 if turn == 0 else 1.0 if crops == CPU_SIZES[0] else 2.0))
+    assert size.chosen == CPU_SIZES[0]
+
+
+def test_a_batch_that_is_not_full_does_not_count() -> None:
+    size = BatchSize(0, CPU)
+    for _ in range(100):
+        size.took(3, 1.0)
+    assert size.chosen == 0
+
+
+def test_a_size_that_is_asked_for_and_that_of_a_gpu_are_fixed() -> None:
+    for size, expected in ((BatchSize(5, CPU), 5), (BatchSize(0, torch.device("cuda")), GPU_SIZE)):
+        assert size.chosen == expected
+        size.took(expected, 1.0)
+        assert {size.next() for _ in range(4)} == {expected}

@@ -1,0 +1,32 @@
+"""The one pass over a shard's features sees what numpy's own, slower questions see."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import store.faults
+from store.format.units import scan
+
+ODD = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 65504.0, -65504.0, 6e-8, 1.0]  # the largest and smallest of float16
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(ODD), max_size=20), st.integers(0, 40), st.sampled_from(["float16", "float32"]))
+def test_zeros_and_finiteness_are_numpys(odd: list[float], ordinary: int, dtype: str) -> None:
+    values = np.array([*odd, *np.linspace(1, 2, ordinary)], dtype)
+    rows = np.random.default_rng(0).permutation(values).reshape(-1, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.faults, "_BLOCK", 7)  # several blocks, the last one short
+        seen = scan(rows)
+    assert seen.zeros == np.count_nonzero(rows == 0)
+    assert seen.finite == np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("at", [0, 2**18 - 1, 2**18, 2**19 - 1, 2**19 + 4])
+def test_every_block_is_seen(at: int) -> None:
+    rows = np.ones((2**19 + 5, 1), np.float16)
+    rows[at] = np.nan
+    assert not scan(rows).finite
+    rows[at] = -0.0
+    assert scan(rows) == store.format.units.Scan(1, True)
