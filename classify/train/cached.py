@@ -80,7 +80,7 @@ def train_heads(
     config = configs[0]
     tables, device = features.tables, pick_device(config.device)
     splits = select(tables, config)
-    folders = [open_run_folder(one, overwrite, resume) for one in configs]
+    folders = [open_run_folder(one, overwrite, resume).path for one in configs]
     with ExitStack() as logs, memory_checked(config.batch_size):
         for folder in folders:
             logs.enter_context(run_log(folder))

@@ -75,7 +75,7 @@ def train_end_to_end(
     model = Stage2Model(backbone, build_head(config, backbone.out_dim))
     if start is not None:
         _start_from(model, start, config)
-    folder = open_run_folder(config, overwrite, resume)
+    folder = open_run_folder(config, overwrite, resume).path
     with run_log(folder), memory_checked(config.batch_size) as trial:
         _announce(tables, splits, config)
         model.to(device)

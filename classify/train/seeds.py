@@ -36,7 +36,7 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1")
-    folder = open_run_folder(config, overwrite, resume)
+    folder = open_run_folder(config, overwrite, resume).path
     numbers = range(config.seed, config.seed + seeds)
     runs = train([replace(config, seed=seed, checkpoint_dir=str(folder / f"seed-{seed}")) for seed in numbers])
     best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))

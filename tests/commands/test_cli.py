@@ -167,7 +167,7 @@ def test_skipped_items_give_exit_code_3(tmp_path: Path) -> None:
         (("report", "nowhere"), 1, "final_results.json"),
         (("store", "info", "nowhere"), 4, "STORE.json"),
         (("train", "--config", "missing.toml"), 2, "missing.toml"),
-        (("run_cli", "resnet19"), 2, "resnet19"),
+        (("run", "resnet19"), 2, "resnet19"),
     ],
 )
 def test_mistakes_get_one_sentence(

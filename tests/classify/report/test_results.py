@@ -14,9 +14,8 @@ from classify.model.checkpoint import load
 from classify.report.log import console, run_log
 from classify.report.plots import plot_run
 from classify.report.results import write_json
-from classify.run_folder import MARKS, check_run_folder, open_run_folder
 from classify.train.cached import train_cached
-from configs.errors import ConfigError, SplitError, StorageError
+from configs.errors import SplitError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
 from tests.factories import make_features, make_tables, small_config
@@ -27,41 +26,6 @@ log = logging.getLogger("stage2")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
-
-
-def test_new_folders_say_what_the_run_is_and_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    frozen = ResNetStage2Config(freeze_backbone=True, fusion_strategy="add", visual_feature_dim=512)
-    names = [open_run_folder(config).as_posix() for config in (frozen, frozen, ResNetStage2Config())]
-    assert names == [
-        "checkpoints/resnet18_frozen_add_512d-001",
-        "checkpoints/resnet18_frozen_add_512d-002",
-        "checkpoints/resnet18_concat_256d-001",
-    ]
-
-
-@pytest.mark.parametrize("mark", MARKS)
-def test_a_run_is_recognised_by_any_of_its_files(tmp_path: Path, mark: str) -> None:
-    (tmp_path / mark).touch()
-    (tmp_path / "mine.txt").touch()
-    config = small_config(tmp_path)
-    with pytest.raises(ConfigError, match="--overwrite"):
-        check_run_folder(config)
-    with pytest.raises(ConfigError, match="--overwrite"):
-        open_run_folder(config)
-    assert open_run_folder(config, overwrite=True) == tmp_path
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_folder_with_other_files_is_used(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").touch()
-    assert open_run_folder(small_config(tmp_path)) == tmp_path
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="--checkpoint_dir"):
-        open_run_folder(small_config(tmp_path / "file" / "run"))
 
 
 def test_an_empty_split_leaves_no_folder(tmp_path: Path) -> None:
