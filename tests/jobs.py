@@ -54,7 +54,7 @@ QUICK = ("--weights", "random", "--crop_size", "32", "--device", "cpu", "--num_w
 
 
 def run_cli(*arguments: str | Path) -> int:
-    """The exit code of a command line, run_cli in this process."""
+    """The exit code of a command line, run in this process."""
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
     return int(stop.value.code or 0)

@@ -104,7 +104,7 @@ def test_train_then_evaluate_predict_report(data: Path, capsys: pytest.CaptureFi
         "New best model saved! mpca: ",
     ):
         assert line in printed
-    results = json.loads(Path("run_cli/final_results.json").read_text())
+    results = json.loads(Path("run/final_results.json").read_text())
     store = next(Path("stores").iterdir())
     figures = []
     for where in (("--store", store), ("--data_path", data)):
@@ -116,7 +116,7 @@ def test_train_then_evaluate_predict_report(data: Path, capsys: pytest.CaptureFi
     assert sum(len(scene["labels"]) for scene in answers.values()) == 16
     assert len(list(Path("pictures").rglob("*.jpg"))) == 16
     assert run_cli("report", "run_cli") == 0
-    assert f"{results['test_mpca']:.3f}" in Path("run_cli/report.html").read_text()
+    assert f"{results['test_mpca']:.3f}" in Path("run/report.html").read_text()
 
 
 def test_another_head_reuses_the_store(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +211,7 @@ def test_the_guides_scripts(data: Path, tmp_path: Path) -> None:
 
 def test_interactive_preset(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "6")
-    assert run_cli("run_cli", "--data_path", data, *QUICK, "--freeze_backbone", "--checkpoint_dir", "r") == 0
+    assert run_cli("run", "--data_path", data, *QUICK, "--freeze_backbone", "--checkpoint_dir", "r") == 0
     assert json.loads(Path("r/config.json").read_text())["batch_size"] == 2
 
 
