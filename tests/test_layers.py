@@ -1,111 +1,222 @@
-"""The rooms import one way, and no file reaches for what runs foreign code."""
+"""The structure of the code: which parts may import which, the size of files, and no code loaded from files.
+
+Each rule is a function from sources (path -> text) to a list of violations. It is applied to the product, and
+to small examples that show that it can fail.
+"""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("configs", "store", "extract", "classify", "cli")  # each may import itself and those before it
-FILES = [path for room in ROOMS[:-1] for path in sorted((ROOT / room).rglob("*.py"))] + sorted(ROOT.glob("*.py"))
+LAYERS = ("configs", "store", "extract", "classify", "cli")  # each may import itself and those before it
+ENTRY_POINTS = ("train_resnet_stage2", "run_resnet_training")  # scripts that may import all layers
+HEAVY = {"torch", "torchvision", "h5py", "numpy", "faiss", "matplotlib"}
+PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+LOADERS = {"pickle.load", "pickle.loads", "torch.distributed.checkpoint", "torch.jit.load"}
+Sources = dict[str, str]  # path relative to the repository -> text
+MAX_FILES = 14  # in a folder, its __init__.py not counted
+MIN_LINES, MAX_LINES = 30, 300  # of a product file
+MAX_FUNCTION = 50  # lines, from `def` to the end of the body
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
+def read_sources(*names: str) -> Sources:
+    """The Python files among `names` and in the folders among them."""
+    paths = [
+        path for name in names for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+    ]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+PRODUCT = read_sources(*LAYERS[:-1], "cli.py", *(f"{name}.py" for name in ENTRY_POINTS))
+TESTS = read_sources("tests")
+
+
+def imports_of(tree: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields (module, imported names) of each import, those inside functions included."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports hide the room"
-            yield node.module or "", tuple(alias.name for alias in node.names)
+            yield "." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)
 
 
-def names(path: Path) -> list[tuple[str, tuple[str, ...]]]:
-    return list(imported(ast.parse(path.read_text(encoding="utf-8"))))
+def modules_of(text: str) -> set[str]:
+    """The dotted names that a source imports; `from a import b` gives both `a` and `a.b`."""
+    imports = list(imports_of(ast.parse(text)))
+    return {module for module, _ in imports} | {f"{module}.{name}" for module, names in imports for name in names}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_one_way(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    allowed = ROOMS[: ROOMS.index(room) + 1] if room in ROOMS else ROOMS
-    for module, _ in names(path):
-        top = module.split(".")[0]
-        assert top not in ROOMS or top in allowed, f"{path.name} imports {module}"
+def module_name(path: str) -> str:
+    """The dotted name of the module at `path`."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "store").rglob("*.py")), ids=lambda path: path.name)
-def test_store_has_no_torch(path: Path) -> None:
-    assert not [module for module, _ in names(path) if module.split(".")[0] in {"torch", "torchvision"}]
+def upward_imports(sources: Sources) -> list[str]:
+    """Imports of a later layer, and relative imports, which hide the layer."""
+    violations = []
+    for path, text in sources.items():
+        layer = module_name(path).split(".")[0]
+        later = LAYERS[LAYERS.index(layer) + 1 :] if layer in LAYERS else ()
+        wrong = {name for name in modules_of(text) if name.split(".")[0] in (*later, *ENTRY_POINTS, "tests", "")}
+        violations += [f"{path} imports {name}" for name in sorted(wrong)]
+    return violations
 
 
-def test_configs_need_the_standard_library_only_and_the_command_line_click() -> None:
-    for path in (ROOT / "configs").rglob("*.py"):
-        heavy = {"numpy", "torch", "torchvision", "h5py", "faiss", "tqdm"}
-        heavy |= {"click"} if path.name not in {"options.py", "process.py"} else set()
-        assert not [module for module, _ in names(path) if module.split(".")[0] in heavy], path.name
+def import_cycles(sources: Sources) -> list[str]:
+    """Cycles among the parts of a layer (its folders and its own files), and among the files of a folder."""
+    modules = {module_name(path): modules_of(text) for path, text in sources.items()}
+    parents = {name[:end] for name in modules for end, character in enumerate(name) if character == "."}
+    return [cycle for parent in sorted(parents) if (cycle := _cycle_in(parent, modules))]
 
 
-def forbidden(source: str) -> list[str]:
-    """What in `source` could run code out of a file."""
-    tree = ast.parse(source)
+def _cycle_in(parent: str, modules: dict[str, set[str]]) -> str:
+    """A cycle among the direct children of package `parent`, written out; "" without one."""
+    depth = parent.count(".") + 2
+    graph: dict[str, set[str]] = {}
+    for name, imported in modules.items():
+        if name.startswith(f"{parent}."):
+            child = ".".join(name.split(".")[:depth])
+            inside = {other for other in imported if other.startswith(f"{parent}.")}
+            graph.setdefault(child, set()).update({".".join(other.split(".")[:depth]) for other in inside} - {child})
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " <- ".join(error.args[1])
+    return ""
+
+
+def foreign_imports(sources: Sources, allowed: set[str]) -> list[str]:
+    """Imports other than of the product, the standard library and `allowed`."""
+    known = {*LAYERS, *sys.stdlib_module_names, *allowed}
+    return [
+        f"{path} imports {name}"
+        for path, text in sources.items()
+        for name in sorted({module.split(".")[0] for module in modules_of(text)} - known)
+    ]
+
+
+def in_layer(layer: str, sources: Sources = PRODUCT) -> Sources:
+    """The files of one layer."""
+    return {path: text for path, text in sources.items() if path.startswith(f"{layer}/")}
+
+
+def test_imports_run_one_way() -> None:
+    assert upward_imports(PRODUCT) == []
+    assert import_cycles(PRODUCT) == []
+
+
+def test_store_needs_no_torch_and_configs_only_the_standard_library() -> None:
+    assert foreign_imports(in_layer("store"), {"numpy", "h5py", "faiss", "tqdm"}) == []
+    with_click = {"configs/options.py", "configs/process.py"}
+    for path, text in in_layer("configs").items():
+        assert foreign_imports({path: text}, {"click"} if path in with_click else set()) == []
+
+
+def test_the_import_rules_can_fail() -> None:
+    assert upward_imports({"store/a.py": "import extract.job"}) == ["store/a.py imports extract.job"]
+    assert upward_imports({"store/a.py": "def f():\n    from classify import x"})  # inside a function
+    assert upward_imports({"store/a.py": "from . import b"})
+    assert not upward_imports({"extract/a.py": "import store.b\nimport torch", "cli.py": "import classify.x"})
+    between_folders = {"a/x/one.py": "from a.y import two", "a/y/two.py": "", "a/y/three.py": "import a.x.four"}
+    assert import_cycles(between_folders) == ["a.x <- a.y <- a.x"]
+    assert import_cycles({"a/x/one.py": "from a.x.two import f", "a/x/two.py": "import a.x.one"})
+    assert import_cycles({"a/x/one.py": "import a.two", "a/two.py": "from a.x import one"})
+    assert import_cycles({"a/x/one.py": "from a.y import two", "a/y/two.py": "from a.z import w"}) == []
+    assert foreign_imports({"store/a.py": "import torch.nn"}, {"numpy"}) == ["store/a.py imports torch"]
+
+
+def heavy_modules(code: str) -> set[str]:
+    """The slow modules that a process has loaded after running `code`."""
+    program = f"import sys\ntry:\n    {code}\nfinally:\n    print('loaded', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    return HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_no_heavy_module() -> None:
+    assert heavy_modules("import cli; cli.main(['--help'])") == set()
+    assert heavy_modules("import numpy") == {"numpy"}
+
+
+def test_no_test_module_imports_another() -> None:
+    assert imported_tests(TESTS) == []
+    assert imported_tests({"tests/a.py": "from tests.store import test_b"}) == ["tests/a.py imports tests.store.test_b"]
+
+
+def imported_tests(sources: Sources) -> list[str]:
+    """Imports of test modules."""
+    names = {path: sorted(modules_of(text)) for path, text in sources.items()}
+    return [f"{path} imports {name}" for path in names for name in names[path] if ".test_" in name]
+
+
+def code_from_files(text: str) -> list[str]:
+    """Expressions in a source that could run code stored in a file."""
+    tree = ast.parse(text)
+    violations = []
+    for module, names in imports_of(tree):
+        if module.split(".")[0] in PICKLES and (module, names) != ("pickle", ("UnpicklingError",)):
+            violations.append(module)
+        dotted = {module, *(f"{module}.{name}" for name in names)}
+        violations += [name for name in dotted if name.startswith("torch.distributed.checkpoint")]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    from_memory = {id(call.func) for call in calls if call.args and ast.unparse(call.args[0]).startswith("io.BytesIO(")}
-    found = []
-    for module, parts in imported(tree):
-        if module.split(".")[0] in {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}:
-            found += [] if (module, parts) == ("pickle", ("UnpicklingError",)) else [module]
-        whole = {module, *(f"{module}.{part}" for part in parts)}
-        found += [name for name in whole if name.startswith("torch.distributed.checkpoint")]
+    for call in calls:
+        function = ast.unparse(call.func)
+        arguments = {item.arg: ast.unparse(item.value) for item in call.keywords}
+        if function == "torch.load" and "weights_only" not in arguments:
+            violations.append(function)
+        if arguments.get("weights_only", "True") != "True" or arguments.get("allow_pickle", "False") != "False":
+            violations.append(ast.unparse(call))
+        if function in {"eval", "exec", "compile", "__import__"}:
+            violations.append(function)
+    # torch.jit.load is allowed on bytes that this process has just made
+    in_memory = {id(call.func) for call in calls if call.args and ast.unparse(call.args[0]).startswith("io.BytesIO(")}
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword):
-            loose = (node.arg == "weights_only", node.arg == "allow_pickle")
-            value = node.value.value if isinstance(node.value, ast.Constant) else None
-            if (loose[0] and value is not True) or (loose[1] and value is not False):
-                found.append(str(node.arg))
-        if isinstance(node, ast.Attribute):
-            text = ast.unparse(node)
-            if text == "torch.jit.load" and id(node) in from_memory:
-                continue
-            if text in {"pickle.load", "pickle.loads", "torch.distributed.checkpoint", "torch.jit.load"}:
-                found.append(text)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            found += [] if any(item.arg == "weights_only" for item in node.keywords) else ["torch.load"]
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"eval", "exec", "compile", "__import__"}:
-            found.append(ast.unparse(node.func))
-    return found
+        if isinstance(node, ast.Attribute) and id(node) not in in_memory and ast.unparse(node) in LOADERS:
+            violations.append(ast.unparse(node))
+    return violations
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_runs_code_out_of_files(path: Path) -> None:
-    assert forbidden(path.read_text(encoding="utf-8")) == []
+def test_nothing_runs_code_out_of_files() -> None:
+    assert {path: wrong for path, text in PRODUCT.items() if (wrong := code_from_files(text))} == {}
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("allowed", "examples"),
     [
-        "import pickle",
-        "from pickle import load",
-        "from pickle import UnpicklingError, load",
-        "torch.load(p)",
-        "torch.jit.load(p)",
-        "torch.jit.load(path.open())",
-        "load = torch.jit.load",
-        "torch.load(p, weights_only=False)",
-        "torch.load(p, weights_only=flag)",
-        "np.load(p, allow_pickle=True)",
-        "import torch.distributed.checkpoint as dcp",
-        "from torch.distributed import checkpoint",
-        "torch.distributed.checkpoint.load(x)",
-        "eval(text)",
+        (
+            False,
+            [
+                "import pickle",
+                "from pickle import load",
+                "from pickle import UnpicklingError, load",
+                "torch.load(p)",
+                "torch.jit.load(p)",
+                "torch.jit.load(path.open())",
+                "load = torch.jit.load",
+                "torch.load(p, weights_only=False)",
+                "torch.load(p, weights_only=flag)",
+                "np.load(p, allow_pickle=True)",
+                "import torch.distributed.checkpoint as dcp",
+                "from torch.distributed import checkpoint",
+                "import torch\ntorch.distributed.checkpoint.load(x)",
+                "eval(text)",
+            ],
+        ),
+        (
+            True,
+            [
+                "from pickle import UnpicklingError",
+                "torch.load(p, weights_only=True)",
+                "torch.jit.load(io.BytesIO(made))",
+            ],
+        ),
     ],
+    ids=["refused", "allowed"],
 )
-def test_the_rule_finds(source: str) -> None:
-    assert forbidden(source)
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["from pickle import UnpicklingError", "torch.load(p, weights_only=True)", "torch.jit.load(io.BytesIO(made))"],
-)
-def test_the_rule_allows(source: str) -> None:
-    assert not forbidden(source)
+def test_examples_of_code_in_files(allowed: bool, examples: list[str]) -> None:
+    assert [example for example in examples if bool(code_from_files(example)) == allowed] == []
