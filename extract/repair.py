@@ -29,7 +29,7 @@ from store.format.manifest import (
     shard_files,
     write_manifest,
 )
-from store.format.recipe import CROPS, Recipe
+from store.format.recipe import CROPS, Recipe, recipe_differences
 from store.format.shard import Shard, read_shard
 from store.format.units import committed
 from store.verify import Report, verify_one
@@ -252,12 +252,11 @@ def _weights_of(recipe: Recipe, weights: str) -> LoadedBackbone | None:
     for name in names:
         loaded = load_backbone(recipe.backbone, name)
         here = make_recipe(loaded, recipe.crop_size, recipe.dtype, recipe.views, recipe.precision)
-        if here == recipe:
+        differences = recipe_differences(recipe, here)
+        if not differences:
             return loaded
-        differences = recipe.differences(here)
     raise MismatchError(
-        f"the shards were made by another recipe: {'; '.join(differences)} (here: the shards, there: this command); "
-        f"give the file of their weights with --weights"
+        f"the shards have a different recipe: {'; '.join(differences)}; give the file of their weights with --weights"
     )
 
 

@@ -136,9 +136,9 @@ def crop_differences(features: Manifest, crops: Manifest) -> list[str]:
     """One text for each thing in which a store's rows are not those of the crops within it."""
     texts = replace(features, recipe=crops.recipe).differences(crops)
     if features.recipe.crop_size != crops.recipe.crop_size:
-        texts.insert(0, f"crop_size {features.recipe.crop_size} here, {crops.recipe.crop_size} there")
+        texts.insert(0, f"crop_size {features.recipe.crop_size}, not {crops.recipe.crop_size}")
     here, there = _stored(features), _stored(crops)
-    texts += [f"{kind} stored {here[kind]} here, {there[kind]} there" for kind in here if here[kind] != there[kind]]
+    texts += [f"{here[kind]} {kind} stored, not {there[kind]}" for kind in here if here[kind] != there[kind]]
     return texts
 
 

@@ -25,6 +25,7 @@ from store.format.manifest import (
     write_manifest,
 )
 from store.format.packed_header import REMEDY, whole
+from store.format.recipe import check_recipe
 from store.format.shard import SKIPPED, Shard, Skipped, matches, read_shard, shard_file, skipped_lines
 from store.format.units import attributes_of, committed
 
@@ -175,12 +176,7 @@ def refuse_mismatch(path: Path, old: Manifest, plan: Manifest, update: bool = Fa
 
     With `update` other data is accepted and another recipe is not.
     """
-    recipe = old.recipe.differences(plan.recipe)
-    if recipe:
-        raise MismatchError(
-            f"{path} was made by another recipe: {'; '.join(recipe)} (here: the store, there: this command); "
-            f"use another --store"
-        )
+    check_recipe(path, old.recipe, plan.recipe, "use another --store")
     data = old.differences(plan)
     if data and not update:
         raise MismatchError(

@@ -17,7 +17,7 @@ from extract.job import extract_with
 from extract.units.plan import make_recipe
 from store.crops import open_crops
 from store.format.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
-from store.format.recipe import CROPS
+from store.format.recipe import CROPS, check_recipe
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
@@ -105,6 +105,4 @@ def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig
 def _check_recipe(path: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
     stored = read_complete_manifest(path).recipe
     wanted = make_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
-    differing = stored.differences(wanted)
-    if differing:
-        raise MismatchError(f"{path} was made by another recipe: {'; '.join(differing)} (here: the store)")
+    check_recipe(path, stored, wanted, "leave out --store to extract again")

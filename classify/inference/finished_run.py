@@ -14,7 +14,6 @@ from classify.data.streamed import open_features, visual_of
 from classify.evaluate.evaluate import evaluate
 from classify.model.checkpoint import BEST, END_TO_END, Checkpoint, build_model, load, part
 from classify.model.losses import Objective
-from configs.errors import MismatchError
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
 from extract.backbones.weights import LoadedBackbone, load_backbone, state_sha256
@@ -22,6 +21,7 @@ from extract.dataset import read_dataset
 from extract.device import pick_device
 from extract.units.plan import make_recipe
 from store.format.manifest import Selection, read_complete_manifest
+from store.format.recipe import check_recipe
 from store.reader import StoredFeatures
 from store.tables import Features, Tables
 
@@ -77,11 +77,7 @@ def evaluate_crops(
 
 def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
     """Raises MismatchError unless features of `backbone` are what the checkpoint's head was trained on."""
-    trained = trained_backbone(checkpoint)
-    for name in sorted(set(trained) | set(backbone)):
-        old, new = trained.get(name, "nothing"), backbone.get(name, "nothing")
-        if old != new:
-            raise MismatchError(f"the run belongs to features with {name} {old}, these have {new}; use its own")
+    check_recipe("the run", trained_backbone(checkpoint), backbone, "use features of the run's own recipe")
 
 
 def trained_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -143,15 +139,8 @@ def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> Loaded
     if checkpoint.about.kind == END_TO_END:
         return load_backbone(config.backbone_name, str(run / BEST))
     loaded = load_backbone(config.backbone_name, weights or config.weights)
-    wanted = checkpoint.about.backbone
     given = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
-    differing = [name for name in wanted if wanted[name] != given.get(name)]
-    if differing:
-        name = differing[0]
-        raise MismatchError(
-            f"{run} was trained on features with {name} {wanted[name]}, these have {given.get(name)}; "
-            f"give the run's own with --weights"
-        )
+    check_recipe(run, checkpoint.about.backbone, given, "give the run's own weights with --weights")
     return loaded
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_origin
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from store.files import publish
 from store.format.packed_header import REMEDY, is_packed, read_header
-from store.format.recipe import FORMAT, Recipe, digest
+from store.format.recipe import FORMAT, Recipe, digest, recipe_differences
 
 BUILDING, COMPLETE = "building", "complete"
 NAME = "STORE.json"
@@ -85,9 +85,9 @@ class Manifest:
 
     def differences(self, wanted: "Manifest") -> list[str]:
         """One text for each thing in which this store is not the wanted one; recipe and selection first."""
-        texts = self.recipe.differences(wanted.recipe)
+        texts = recipe_differences(self.recipe, wanted.recipe)
         mine, theirs = asdict(self.selection), asdict(wanted.selection)
-        texts += [f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]]
+        texts += [f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name]]
         return texts + self.scene_differences(wanted)
 
     def scene_differences(self, wanted: "Manifest") -> list[str]:

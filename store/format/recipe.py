@@ -1,32 +1,33 @@
-"""What changes the numbers in a store, and nothing else."""
+"""The recipe: every setting that changes the numbers in a store, and the comparison of two recipes."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from configs.errors import IntegrityError
+from configs.errors import IntegrityError, MismatchError
 
-FORMAT = 1  # of shards and STORE.json; a change to either bumps it and says what becomes of old stores
-CROPS = "crops"  # in a backbone's place: the pixels themselves are stored
+FORMAT = 1  # of shards and STORE.json; every change to either increases it and must say how old stores are read
+CROPS = "crops"  # the backbone name of a store that holds the crops' pixels
 PIXEL_DTYPE = "uint8"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a crop's features are computed. Paths, batch sizes, worker counts and machines are not part of it."""
+    """How the features of a crop are computed. Paths, batch sizes, worker counts and devices are not part of it."""
 
     backbone: str  # "resnet18", ...
     layer: str  # "avgpool"
-    weights_sha256: str  # of the backbone's tensors, so the same weights in another file are the same
+    weights_sha256: str  # of the backbone's tensors, so the same weights in another file compare equal
     visual_dim: int
     crop_size: int  # pixels
-    padding: float  # share of the box added on each side
+    padding: float  # fraction of the box added on each side
     box_rule: str
     interpolation: str
     normalisation: str
     precision: str  # of the forward pass: "float32", "bfloat16" or "float16"
-    dtype: str  # of storage: "float16" or "float32"; "uint8" of crops
+    dtype: str  # of the stored features: "float16" or "float32"; "uint8" for crops
     views: int  # 1, or 2 with the mirrored crop
     format: int = FORMAT
 
@@ -35,19 +36,19 @@ class Recipe:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What a head trained on such features must meet again; storage, precision and views are its own affair."""
-        private = {"dtype", "precision", "views", "format"}
-        return {name: value for name, value in self.to_dict().items() if name not in private}
+        """The fields that a head depends on. dtype, precision, views and format may differ from its training."""
+        free = {"dtype", "precision", "views", "format"}
+        return {name: value for name, value in self.to_dict().items() if name not in free}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Recipe":
-        """The recipe of a dict as read from JSON.
+        """The recipe in a dict that was read from JSON.
 
         Raises:
-            IntegrityError: a field is missing, unknown or of another type; it is named.
+            IntegrityError: a field is missing, unknown or has the wrong type; the message names it.
         """
         if not isinstance(values, dict):
-            raise IntegrityError("the recipe is no table of fields; the store is damaged")
+            raise IntegrityError("the recipe is not a table of fields; the store is damaged")
         for item in fields(cls):
             value = values.get(item.name)
             if type(value) is not item.type:
@@ -57,13 +58,32 @@ class Recipe:
             raise IntegrityError(f"the recipe has an unknown field {unknown[0]!r}; a newer version made the store")
         return cls(**values)
 
-    def differences(self, other: "Recipe") -> list[str]:
-        """One text for each field that differs: "crop_size 112 here, 224 there"."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]]
+
+AnyRecipe = Recipe | Mapping[str, Any]  # a recipe, or the dict of `Recipe.identity` that a checkpoint holds
+
+
+def recipe_differences(actual: AnyRecipe, wanted: AnyRecipe) -> list[str]:
+    """One text for each field that differs, for example "crop_size 112, not 224"; empty if the recipes are equal.
+
+    A field that only one of them has differs.
+    """
+    actual, wanted = _as_dict(actual), _as_dict(wanted)
+    pairs = [(name, actual.get(name, "missing"), wanted.get(name, "missing")) for name in {**actual, **wanted}]
+    return [f"{name} {value}, not {other}" for name, value, other in pairs if value != other]
+
+
+def check_recipe(owner: object, actual: AnyRecipe, wanted: AnyRecipe, remedy: str) -> None:
+    """Raises MismatchError, with every differing field and `remedy`, unless the recipe of `owner` is `wanted`."""
+    differences = recipe_differences(actual, wanted)
+    if differences:
+        raise MismatchError(f"{owner} has a different recipe: {'; '.join(differences)}; {remedy}")
+
+
+def _as_dict(recipe: AnyRecipe) -> Mapping[str, Any]:
+    return recipe.to_dict() if isinstance(recipe, Recipe) else recipe
 
 
 def digest(value: Any) -> str:
-    """sha256, as 64 hex digits, of a JSON value's canonical text."""
+    """sha256, as 64 hex digits, of the canonical JSON text of `value`."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import store.faults
+import store.format.units
 from store.format.units import scan
 
 ODD = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 65504.0, -65504.0, 6e-8, 1.0]  # the largest and smallest of float16
@@ -17,7 +17,7 @@ def test_zeros_and_finiteness_are_numpys(odd: list[float], ordinary: int, dtype:
     values = np.array([*odd, *np.linspace(1, 2, ordinary)], dtype)
     rows = np.random.default_rng(0).permutation(values).reshape(-1, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.faults, "_BLOCK", 7)  # several blocks, the last one short
+        patch.setattr(store.format.units, "_BLOCK", 7)  # several blocks, the last one short
         seen = scan(rows)
     assert seen.zeros == np.count_nonzero(rows == 0)
     assert seen.finite == np.isfinite(rows).all()

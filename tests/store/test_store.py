@@ -166,7 +166,7 @@ def test_another_recipe_is_refused_and_every_field_named(tmp_path: Path, whole: 
     for update in (False, True):
         with pytest.raises(MismatchError) as error:
             fill(path, other, update=update)
-        for word in ("crop_size 32 here, 64 there", "weights_sha256", "dtype float16 here"):
+        for word in ("crop_size 32, not 64", "weights_sha256", "dtype float16, not float32"):
             assert word in str(error.value)
         assert "padding" not in str(error.value)
     assert content(path) == whole
