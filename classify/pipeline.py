@@ -19,6 +19,7 @@ from classify.train.seeds import train_seeds
 from configs.errors import ConfigError
 from configs.ranks import ranks, restarts
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
 from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
@@ -27,11 +28,6 @@ from store.format.manifest import read_complete_manifest
 from store.reader import skipped_counts
 
 _log = logging.getLogger("stage2")
-_OF_THE_TRAINING = {
-    *("freeze_backbone", "epochs", "batch_size", "learning_rate", "patience", "checkpoint_dir", "device"),
-    *("batchnorm", "freeze_blocks", "backbone_lr", "layer_decay", "augment"),
-    *("amp", "accumulate", "checkpointing", "crop_cache"),
-}
 
 
 def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
@@ -74,7 +70,8 @@ def start_settings(run: Path) -> dict[str, Any]:
     """
     about = load(run / BEST).about
     values = about.config.to_dict()
-    settings = {name: value for name, value in values.items() if name not in _OF_THE_TRAINING}
+    training = names_with_role(ResNetStage2Config, TRAINING)
+    settings = {name: value for name, value in values.items() if name not in training}
     return settings | ({"weights": str(run / BEST)} if about.kind == END_TO_END else {})
 
 

@@ -1,11 +1,11 @@
 """What a training run is. Standard library only, so that `--help` needs nothing heavy."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from configs.checks import check_choices, check_ranges, check_type
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
 from configs.errors import ConfigError
+from configs.settings import FREE_ON_RESUME, HEAD, MACHINE, TRAINING, check, setting
 from configs.splits import JRDB_SPLIT, SceneSplit
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "hog")
@@ -24,56 +24,136 @@ class ResNetStage2Config:
     """
 
     # model
-    backbone_name: str = "resnet18"
-    weights: str = "imagenet"  # "imagenet", "random", or the path of a checkpoint
-    crop_size: int = 112  # pixels
-    freeze_backbone: bool = False
-    batchnorm: str = "frozen"  # of an unfrozen backbone: by its running figures, or "train": by the batch's
-    visual_feature_dim: int = 256
-    fusion_strategy: str = "concat"
-    hidden_dim: int = 256
-    dropout: float = 0.3
-    use_geometric: bool = True  # spatial features 0-6
-    use_scene_context: bool = True  # spatial feature 7
+    backbone_name: str = setting(
+        "resnet18", option="backbone", choices=BACKBONES, roles=(HEAD,), help="Visual backbone."
+    )
+    weights: str = setting(
+        "imagenet",
+        roles=(FREE_ON_RESUME, MACHINE),
+        help="Weights of the backbone: imagenet, random, a checkpoint file, or the folder of a run.",
+    )
+    crop_size: int = setting(112, low=32, high=1024, roles=(HEAD,), help="Height and width of a person crop in pixels.")
+    freeze_backbone: bool = setting(False, roles=(TRAINING,), help="Train only the head, on cached features.")
+    batchnorm: str = setting(
+        "frozen",
+        choices=BATCHNORMS,
+        roles=(TRAINING,),
+        help="BatchNorm of the backbone: frozen (running statistics) or train (batch statistics).",
+    )
+    visual_feature_dim: int = setting(
+        256,
+        option="visual_dim",
+        low=1,
+        high=65536,
+        roles=(HEAD,),
+        help="Dimension to which the head projects each person's visual features.",
+    )
+    fusion_strategy: str = setting(
+        "concat",
+        option="fusion",
+        choices=FUSIONS,
+        roles=(HEAD,),
+        help="How the head combines the visual features of two people.",
+    )
+    hidden_dim: int = setting(256, low=1, high=65536, roles=(HEAD,), help="Width of the head's hidden layer.")
+    dropout: float = setting(0.3, low=0.0, high=0.95, help="Dropout rate of the head.")
+    use_geometric: bool = setting(
+        True, option="no_geometric", roles=(HEAD,), help="Do not use spatial features 0-6 (geometry of the two boxes)."
+    )
+    use_scene_context: bool = setting(
+        True, option="no_scene_context", roles=(HEAD,), help="Do not use spatial feature 7 (people in the frame)."
+    )
     # training the backbone
-    freeze_blocks: int = 0  # 1-4: the stem and so many stages stay as they are; 0: none does
-    backbone_lr: float = 0.0  # 0.0: the learning rate of the head
-    layer_decay: float = 1.0  # a stage's learning rate over that of the next one
-    augment: bool = False  # training crops are mirrored, shifted, brightened, partly hidden
-    amp: bool = False  # the backbone trains in bfloat16, or float16 where the GPU has none
-    accumulate: int = 1  # parts in which a batch goes through the backbone
-    checkpointing: bool = False  # compute each stage's activations again instead of keeping them
-    crop_cache: float = 1.0  # GiB of memory for decoded crops
+    freeze_blocks: int = setting(
+        0, low=0, high=4, roles=(TRAINING,), help="Freeze the stem and the first N stages of the backbone; 0: none."
+    )
+    backbone_lr: float = setting(
+        0.0, low=0.0, high=10.0, roles=(TRAINING,), help="Learning rate of the backbone; 0: the same as --lr."
+    )
+    layer_decay: float = setting(
+        1.0,
+        low=0.01,
+        high=1.0,
+        roles=(TRAINING,),
+        help="Learning rate of each backbone stage, as a factor of the next stage's.",
+    )
+    augment: bool = setting(
+        False, roles=(TRAINING,), help="Augment training crops: flip, shift, brightness, random erasing."
+    )
+    amp: bool = setting(
+        False,
+        roles=(TRAINING,),
+        help="Train the backbone in mixed precision: faster on a GPU, slower on most CPUs.",
+    )
+    accumulate: int = setting(
+        1,
+        low=1,
+        high=1_000_000,
+        roles=(FREE_ON_RESUME, TRAINING),  # saves memory; changes only the rounding
+        help="Split each batch into N parts and accumulate their gradients, to save memory.",
+    )
+    checkpointing: bool = setting(
+        False,
+        roles=(FREE_ON_RESUME, TRAINING),  # saves memory; changes only the rounding
+        help="Recompute activations in the backward pass instead of storing them, to save memory.",
+    )
+    crop_cache: float = setting(
+        1.0, low=0.0, high=1e6, roles=(FREE_ON_RESUME, TRAINING), help="GiB of memory for decoded crops."
+    )
     # training
-    epochs: int = 50
-    batch_size: int = 16  # pairs
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-5
-    optimizer: str = "adam"
-    warmup_epochs: float = 1.0
-    grad_clip: float = 1.0  # largest norm of the joint gradient
-    patience: int = 15  # epochs without a better validation MPCA
-    mpca_weight: float = 0.1
-    acc_weight: float = 0.05
-    balance: str = "loss"  # the one owner of class imbalance
+    epochs: int = setting(50, low=1, high=100_000, roles=(TRAINING,), help="Largest number of epochs.")
+    batch_size: int = setting(16, low=1, high=1_000_000, roles=(TRAINING,), help="Pairs per batch.")
+    learning_rate: float = setting(
+        1e-4, option="lr", low=1e-12, high=10.0, roles=(TRAINING,), help="Peak learning rate of the head."
+    )
+    weight_decay: float = setting(1e-5, low=0.0, high=10.0, help="Weight decay.")
+    optimizer: str = setting("adam", choices=("adam",), help="Optimizer.")
+    warmup_epochs: float = setting(1.0, low=0.0, high=100_000.0, help="Epochs of linear learning-rate warm-up.")
+    grad_clip: float = setting(1.0, low=1e-6, high=1e9, help="Largest L2 norm of the gradient.")
+    patience: int = setting(
+        15, low=1, high=100_000, roles=(TRAINING,), help="Stop after N epochs without a better validation MPCA."
+    )
+    mpca_weight: float = setting(0.1, low=0.0, high=1e3, help="Weight of the MPCA term of the loss.")
+    acc_weight: float = setting(0.05, low=0.0, high=1e3, help="Weight of the accuracy term of the loss.")
+    balance: str = setting(
+        "loss",
+        choices=BALANCES,
+        help="How to handle class imbalance: class weights in the loss, a balanced sampler, or none.",
+    )
     # data
-    data_path: str = "../dataset"
-    frame_interval: int = 1
-    num_workers: int = 4
-    feature_memory: float = 0.0  # GiB that cached features may take, else they are streamed; 0.0: half of the machine's
-    classes: tuple[PairClass, ...] = DEFAULT_CLASSES
-    split: SceneSplit = field(default=JRDB_SPLIT)
-    # the rest
-    checkpoint_dir: str = ""  # "": a new folder under checkpoints/
-    device: str = "auto"
-    log_interval: int = 10  # batches
-    seed: int = 42
+    data_path: str = setting(
+        "../dataset", roles=(FREE_ON_RESUME, MACHINE), help="JRDB-format folder with images/ and labels/."
+    )
+    frame_interval: int = setting(1, low=1, high=1_000_000, help="Use every N-th annotated frame of a scene.")
+    num_workers: int = setting(
+        4,
+        low=0,
+        high=256,
+        roles=(FREE_ON_RESUME, MACHINE),
+        help="Threads that read, decode and crop images ahead of the model.",
+    )
+    feature_memory: float = setting(
+        0.0,
+        low=0.0,
+        high=1e6,
+        help="GiB of memory for cached features; larger stores are streamed. 0: half of the machine's memory.",
+    )
+    classes: tuple[PairClass, ...] = setting(DEFAULT_CLASSES, roles=(HEAD,), help="Classes and their labels.")
+    split: SceneSplit = setting(JRDB_SPLIT, roles=(HEAD,), help="Scenes of each split.")  # noqa: RUF009 - setting() makes a field
+    # output and machine
+    checkpoint_dir: str = setting(
+        "", roles=(FREE_ON_RESUME, TRAINING, MACHINE), help="Run folder.  [default: a new folder in checkpoints/]"
+    )
+    device: str = setting(
+        "auto", choices=DEVICES, roles=(FREE_ON_RESUME, TRAINING, MACHINE), help="Device to compute on."
+    )
+    log_interval: int = setting(
+        10, low=1, high=1_000_000, roles=(FREE_ON_RESUME,), help="Batches between two log lines."
+    )
+    seed: int = setting(42, low=0, high=2**63 - 1, help="Seed of all random numbers.")
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            check_type(item.name, getattr(self, item.name), item.type)
-        check_choices(self, _CHOICES)
-        check_ranges(self, _RANGES)
+        check(self)
         check_classes(self.classes)
         self._check_backbone()
         self._check_batchnorm()
@@ -87,6 +167,11 @@ class ResNetStage2Config:
         for name, given in (("accumulate", self.accumulate > 1), ("checkpointing", self.checkpointing)):
             if given and self.batchnorm == "train":
                 raise ConfigError(f"{name} needs batchnorm frozen, not train; leave out one of the two")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the model's outputs."""
+        return tuple(pair_class.name for pair_class in self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` takes them back."""
@@ -112,41 +197,6 @@ class ResNetStage2Config:
         if "split" in values:
             values["split"] = _split(values["split"])
         return cls(**values)
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "backbone_name": BACKBONES,
-    "fusion_strategy": FUSIONS,
-    "balance": BALANCES,
-    "batchnorm": BATCHNORMS,
-    "device": DEVICES,
-    "optimizer": ("adam",),
-}
-_RANGES: dict[str, tuple[float, float]] = {
-    "crop_size": (32, 1024),
-    "visual_feature_dim": (1, 65536),
-    "hidden_dim": (1, 65536),
-    "dropout": (0.0, 0.95),
-    "freeze_blocks": (0, 4),
-    "backbone_lr": (0.0, 10.0),
-    "layer_decay": (0.01, 1.0),
-    "accumulate": (1, 1_000_000),
-    "crop_cache": (0.0, 1e6),
-    "feature_memory": (0.0, 1e6),
-    "epochs": (1, 100_000),
-    "batch_size": (1, 1_000_000),
-    "learning_rate": (1e-12, 10.0),
-    "weight_decay": (0.0, 10.0),
-    "warmup_epochs": (0.0, 100_000.0),
-    "grad_clip": (1e-6, 1e9),
-    "patience": (1, 100_000),
-    "mpca_weight": (0.0, 1e3),
-    "acc_weight": (0.0, 1e3),
-    "frame_interval": (1, 1_000_000),
-    "num_workers": (0, 256),
-    "log_interval": (1, 1_000_000),
-    "seed": (0, 2**63 - 1),
-}
 
 
 def _classes(value: object) -> tuple[PairClass, ...]:

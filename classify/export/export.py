@@ -54,7 +54,7 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
         "sha256": sha256(data),
         "difference": worst,
         "tolerance": TOLERANCE,
-        "classes": [pair_class.name for pair_class in checkpoint.about.config.classes],
+        "classes": list(checkpoint.about.config.class_names),
         "crop_size": crop_size,
     }
 

@@ -20,11 +20,11 @@ from classify.model.head import build_head
 from classify.report.results import versions
 from configs.errors import ConfigError, ExportError
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.settings import MACHINE, names_with_role
 from extract.backbones.hog import HOG, Hog
 from extract.backbones.resnet import Backbone
 
 Card = dict[str, str]
-_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "weights", "device", "num_workers")
 INPUTS = {
     "crops": "(P, 3, S, S) uint8 RGB, cut from the frame by the recipe's padding, box_rule and interpolation",
     "boxes": "(P, 4) float32, x y width height in pixels of the frame",
@@ -38,9 +38,10 @@ INPUTS = {
 def card_of(checkpoint: Checkpoint) -> Card:
     """JSON texts (a crop size too is one): classes in the order of the probabilities, crop_size, recipe, ..."""
     config = checkpoint.about.config
-    settings = {name: value for name, value in config.to_dict().items() if name not in _OF_THE_MACHINE}
+    machine = names_with_role(ResNetStage2Config, MACHINE)
+    settings = {name: value for name, value in config.to_dict().items() if name not in machine}
     values = {
-        "classes": [pair_class.name for pair_class in config.classes],
+        "classes": list(config.class_names),
         "crop_size": config.crop_size,
         "recipe": trained_backbone(checkpoint),
         "inputs": INPUTS,

@@ -145,4 +145,4 @@ def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> Loaded
 
 
 def _class_names(checkpoint: Checkpoint) -> list[str]:
-    return [pair_class.name for pair_class in checkpoint.about.config.classes]
+    return list(checkpoint.about.config.class_names)

@@ -74,7 +74,7 @@ def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **e
         "format": FORMAT,
         "kind": about.kind,
         "config": about.config.to_dict(),
-        "classes": [pair_class.name for pair_class in about.config.classes],
+        "classes": list(about.config.class_names),
         "feature_dim": about.feature_dim,
         "backbone": about.backbone,
         "store_fingerprint": about.store_fingerprint,
@@ -192,7 +192,7 @@ def _about(path: Path, content: dict[str, Any]) -> About:
         config = ResNetStage2Config.from_dict(content["config"])
     except (Stage2Error, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: config is not usable ({error}); use another checkpoint") from error
-    if content["classes"] != [pair_class.name for pair_class in config.classes]:
+    if content["classes"] != list(config.class_names):
         raise CheckpointError(f"{path}: classes and config disagree; use another checkpoint")
     if content["feature_dim"] < 1:
         raise CheckpointError(f"{path}: feature_dim is {content['feature_dim']}; use another checkpoint")

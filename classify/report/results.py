@@ -28,7 +28,7 @@ def results_of(
         "best_val_accuracy": best["val_accuracy"],
         "best_val_mpca": best["val_mpca"],
         "config": about.config.to_dict(),
-        "classes": [pair_class.name for pair_class in about.config.classes],
+        "classes": list(about.config.class_names),
         "test_per_class_accuracy": test["per_class_accuracy"],
         "test_confusion_matrix": test["confusion_matrix"],
         "test_classes_present": test["classes_present"],

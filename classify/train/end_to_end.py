@@ -21,23 +21,13 @@ from classify.train.out_of_memory import memory_checked
 from classify.train.run import Run, _announce, _spatial, _weights, begin, finish, prepare
 from configs.errors import CheckpointError, DataError
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.settings import HEAD, names_with_role
 from extract.backbones.resnet import Backbone
 from extract.device import pick_device
 from store.tables import Tables
 
 CROPS_KNN = {"train": 4_000, "val": 2_000}  # fewer, since each has to be decoded and forwarded
 SCALE_PAIRS = 512  # at most 1,024 persons fit the scale of an end-to-end head
-_SAME_HEAD = (
-    "backbone_name",
-    "crop_size",
-    "visual_feature_dim",
-    "fusion_strategy",
-    "hidden_dim",
-    "use_geometric",
-    "use_scene_context",
-    "classes",
-    "split",
-)
 
 
 def train_end_to_end(
@@ -108,7 +98,7 @@ def _person_features(model: Stage2Model, source: Source) -> list[Tensor]:
 
 def _start_from(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:
     """Raises CheckpointError where `start` answers another question or is another head; the setting is named."""
-    for name in _SAME_HEAD:
+    for name in names_with_role(ResNetStage2Config, HEAD):
         old, new = getattr(start.about.config, name), getattr(config, name)
         if old != new:
             raise CheckpointError(f"the run to start from has {name} {old!r}, this one {new!r}; use the same")

@@ -20,14 +20,10 @@ from classify.train.autograd_step import Moving
 from configs.errors import CheckpointError, Stage2Error
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.settings import FREE_ON_RESUME, names_with_role
 
 Fit = Generator[tuple[PairBatch, float], Tensor, list[Record]]
 METRICS = "metrics.jsonl"
-# what may differ on resuming
-_FREE = {
-    *("checkpoint_dir", "crop_cache", "data_path", "device", "log_interval", "num_workers", "weights"),
-    *("accumulate", "checkpointing"),  # remedies for a full memory, which change nothing but the rounding
-}
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,7 @@ def _resume(resume: Checkpoint, fitted: Fitted, order: torch.Generator) -> list[
 def _check_same_run(saved: About, about: About) -> None:
     for item in fields(ResNetStage2Config):
         old, new = getattr(saved.config, item.name), getattr(about.config, item.name)
-        if old != new and item.name not in _FREE:
+        if old != new and item.name not in names_with_role(ResNetStage2Config, FREE_ON_RESUME):
             raise CheckpointError(
                 f"{LAST} was written with {item.name} {old!r}, not {new!r}; resume with the same settings"
             )
