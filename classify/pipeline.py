@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from classify.data.inputs import _people, find_or_extract
+from classify.data.inputs import find_or_extract, open_training_crops
 from classify.data.streamed import open_features
 from classify.distributed import joined
 from classify.inference.finished_run import check_backbone
-from classify.model.checkpoint import BEST, END_TO_END, load
+from classify.model.checkpoint import BEST, END_TO_END, load_checkpoint
 from classify.run_folder import check_run_folder
 from classify.train.cached import train_heads
 from classify.train.end_to_end import train_end_to_end
@@ -68,7 +68,7 @@ def start_settings(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder holds no run.
     """
-    about = load(run / BEST).about
+    about = load_checkpoint(run / BEST).info
     values = about.config.to_dict()
     training = names_with_role(ResNetStage2Config, TRAINING)
     settings = {name: value for name, value in values.items() if name not in training}
@@ -97,9 +97,9 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
 
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
-    tables, crops = _people(config, options)
+    tables, crops = open_training_crops(config, options)
     identity = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
-    start = load(Path(options.start) / BEST) if options.start else None
+    start = load_checkpoint(Path(options.start) / BEST) if options.start else None
     if start is not None:
         check_backbone(start, identity)
 

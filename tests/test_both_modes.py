@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from classify.data.batches import Source
-from classify.data.cached import CachedSource, Visual
+from classify.data.cached import CachedFeatures, CachedSource
 from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_split
-from classify.model.checkpoint import build_model, load
+from classify.model.checkpoint import build_model, load_checkpoint
 from classify.pipeline import train
 from classify.train.run import Run
 from configs.presets import preset
@@ -47,7 +47,7 @@ def cached_run(config: ResNetStage2Config, folder: Path, dtype: str) -> Run:
 
 
 def logits(run: Run, backbone: nn.Module, source: Source) -> Tensor:
-    model = build_model(load(run.folder / "best_model.pth"), backbone)
+    model = build_model(load_checkpoint(run.folder / "best_model.pth"), backbone)
     with torch.no_grad():
         return torch.cat([model(batch) for batch in source.epoch()])
 
@@ -59,7 +59,7 @@ def test_cached_logits_are_end_to_end_logits(
     run = cached_run(config, tmp_path, dtype)
     features = load_store(tmp_path / f"{dtype}.store")
     split = select_split(features.tables, config, "test")
-    cached = logits(run, nn.Identity(), CachedSource(features.tables, Visual.load(features, CPU), split, 8))
+    cached = logits(run, nn.Identity(), CachedSource(features.tables, CachedFeatures.load(features, CPU), split, 8))
     dataset = read_dataset(Path(config.data_path), Selection(1, "paired"), 0.0)
     split = select_split(dataset.tables, config, "test")
     backbone = load_backbone("resnet18", "random").backbone

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from classify.model.checkpoint import load
+from classify.model.checkpoint import load_checkpoint
 from configs.errors import CheckpointError, IntegrityError, WeightsError
 from extract.backbones.weights import load_backbone
 from store.format.packed_header import header_of, read_header
@@ -128,9 +128,9 @@ def test_hostile_tensor_files_run_nothing(tmp_path: Path, kind: str) -> None:
     marker = tmp_path / "pwned"
     path = hostile_file(tmp_path / "best_model.pth", kind, marker)
     with pytest.raises(CheckpointError):
-        load(path)
+        load_checkpoint(path)
     with pytest.raises(CheckpointError):
-        load(path, resume=True)
+        load_checkpoint(path, resume=True)
     with pytest.raises(WeightsError):
         load_backbone("resnet18", str(path))
     assert not marker.exists()

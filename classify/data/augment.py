@@ -19,14 +19,14 @@ HIDDEN = (0.15, 0.45)  # edges of that rectangle, as shares of the crop's
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """The random numbers of a batch, uniform in [0, 1)."""
 
     mirror: float
     person: Tensor  # (P, 9) float32: shift x, y; brightness, contrast; whether hidden; width, height, left, top
 
 
-def draw(seed: int, batch: int, persons: int) -> Draws:
+def draw_params(seed: int, batch: int, persons: int) -> AugmentParams:
     """The numbers of batch `batch`, for this rank's share of its `persons`.
 
     Drawn on the CPU, so that every device and every number of ranks sees the same; from `seed` and `batch` alone.
@@ -38,10 +38,10 @@ def draw(seed: int, batch: int, persons: int) -> Draws:
     key = int(np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
     numbers = torch.rand(1 + 9 * persons, generator=torch.Generator().manual_seed(key))
     own = torch.from_numpy(share(np.arange(persons)))
-    return Draws(float(numbers[0]), numbers[1:].view(persons, 9)[own])
+    return AugmentParams(float(numbers[0]), numbers[1:].view(persons, 9)[own])
 
 
-def augment(crops: Tensor, draws: Draws, strength: float = 1.0) -> Tensor:
+def augment(crops: Tensor, draws: AugmentParams, strength: float = 1.0) -> Tensor:
     """(P, 3, S, S) uint8 -> the same, channels last, augmented; with strength 0 as they are.
 
     Args:

@@ -28,7 +28,7 @@ class PairBatch:
     label: Tensor  # (B,) int64, class index
 
     @property
-    def count(self) -> int:
+    def num_persons(self) -> int:
         """P, over all ranks: every person stands in a pair."""
         return int(torch.maximum(self.a.max(), self.b.max())) + 1 if together() else len(self.persons)
 
@@ -60,6 +60,6 @@ def sampling_weights(split: Split) -> Tensor:
     return torch.from_numpy(1.0 / np.bincount(split.labels)[split.labels])
 
 
-def training_persons(tables: Tables, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def split_persons(tables: Tables, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """(P,) sorted rows of the persons that stand in a pair of `split`."""
     return np.unique(tables.pair[split.pairs].astype(np.int64))

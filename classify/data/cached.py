@@ -15,17 +15,17 @@ CHUNK = 8192  # persons
 
 
 @dataclass(frozen=True)
-class Visual:
+class CachedFeatures:
     """The backbone's output for every person, whole on the device and in the dtype of the store.
 
     float16 rows become float32 when a batch is gathered: one small operator a step for half the memory.
     """
 
-    upright: Tensor  # (N, D)
+    original: Tensor  # (N, D)
     flipped: Tensor | None  # (N, D), the mirrored crops
 
     @classmethod
-    def load(cls, features: Features, device: torch.device) -> "Visual":
+    def load(cls, features: Features, device: torch.device) -> "CachedFeatures":
         """Moves the visual features of a store to `device`."""
         flipped = features.visual_flipped
         return cls(_tensor(features.visual, device), None if flipped is None else _tensor(flipped, device))
@@ -33,12 +33,12 @@ class Visual:
     @property
     def dim(self) -> int:
         """D."""
-        return self.upright.shape[1]
+        return self.original.shape[1]
 
     def chunks(self, persons: Ints) -> Iterator[Tensor]:
         """The features (n, D) of person rows (P,), some thousand at a time."""
-        rows = torch.from_numpy(persons).to(self.upright.device)
-        return (self.upright[part] for part in torch.split(rows, CHUNK))
+        rows = torch.from_numpy(persons).to(self.original.device)
+        return (self.original[part] for part in torch.split(rows, CHUNK))
 
     def source(self, tables: Tables, split: Split, batch_size: int, balanced: bool = False) -> Source:
         """The batches of a split."""
@@ -46,15 +46,15 @@ class Visual:
 
 
 class CachedSource:
-    """Batches gathered from `Visual`: an epoch is slices of a permutation, and no row leaves the device.
+    """Batches gathered from `CachedFeatures`: an epoch is slices of a permutation, and no row leaves the device.
 
     A batch holds both persons of each pair, A's rows first; a person of two pairs stands twice, since finding the
     unique rows would cost more than projecting one again. Where the store has mirrored crops, one coin a batch
     picks the view in training.
     """
 
-    def __init__(self, tables: Tables, visual: Visual, split: Split, batch_size: int, balanced: bool = False):
-        device = visual.upright.device
+    def __init__(self, tables: Tables, visual: CachedFeatures, split: Split, batch_size: int, balanced: bool = False):
+        device = visual.original.device
         self._visual = visual
         self._pairs = torch.from_numpy(sorted_pairs(tables, split).T.copy()).to(device)  # (2, m)
         self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32)).to(device)  # (m, 8)
@@ -77,7 +77,7 @@ class CachedSource:
             yield self._batch(pairs[:, here], spatial[here], label[here], flips[batch])
 
     def _batch(self, pairs: Tensor, spatial: Tensor, label: Tensor, flip: bool) -> PairBatch:
-        visual = self._visual.flipped if flip and self._visual.flipped is not None else self._visual.upright
+        visual = self._visual.flipped if flip and self._visual.flipped is not None else self._visual.original
         persons = visual.index_select(0, pairs.reshape(-1)).float()  # (2B, D)
         count = len(label)
         return PairBatch(persons, self._rows[:count], self._rows[count : 2 * count], spatial, label)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classify.data.batches import training_persons
+from classify.data.batches import split_persons
 from classify.data.selection import Split
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.resnet import Backbone
@@ -23,21 +23,21 @@ _LOCKS = 64
 _log = logging.getLogger("stage2")
 
 
-class PersonSource(Protocol):
+class PersonInputs(Protocol):
     """What the backbone takes of persons."""
 
     def __call__(self, persons: Persons) -> Tensor:
         """Sorted person rows (P,) -> (P, 3, S, S) uint8 crops or (P, C, H, W) float32 maps, channels last."""
 
 
-class PersonCache:
-    """A `PersonSource` that asks another one once for the people of a frame, and keeps them where they fit.
+class CropCache:
+    """A `PersonInputs` that asks another one once for the people of a frame, and keeps them where they fit.
 
     Whole frames are kept, the first of `persons` first, and those of a frame are always made together, so what they
     are does not depend on which batch asks first. Several threads may ask; a frame is made by one of them.
     """
 
-    def __init__(self, make: PersonSource, tables: Tables, persons: Persons, example: Tensor, budget: int) -> None:
+    def __init__(self, make: PersonInputs, tables: Tables, persons: Persons, example: Tensor, budget: int) -> None:
         """Args:
         persons: (n,) who may be kept, without repetition, those of a frame together.
         example: (1, C, H, W), of the shape and type that `make` gives.
@@ -46,20 +46,20 @@ class PersonCache:
         self._make = make
         self._offset = tables.frame_offset
         frames = self._frames(persons)
-        self.kept = _whole_frames(frames, budget // _bytes(example))
-        self._persons = persons[: self.kept]
+        self.size = _whole_frames(frames, budget // _bytes(example))
+        self._persons = persons[: self.size]
         self._slot = np.full(len(tables.box), -1, np.int64)
-        self._slot[self._persons] = np.arange(self.kept)
+        self._slot[self._persons] = np.arange(self.size)
         _, channels, height, width = example.shape
-        self._block = torch.empty((self.kept, height, width, channels), dtype=example.dtype)  # pages come when written
+        self._block = torch.empty((self.size, height, width, channels), dtype=example.dtype)  # pages come when written
         self._full = np.zeros(len(tables.frame_name), bool)
         self._start = np.zeros(len(tables.frame_name), np.int64)  # slot of a kept frame's first person
-        self._count = np.bincount(frames[: self.kept], minlength=len(tables.frame_name))
-        self._start[frames[: self.kept][::-1]] = np.arange(self.kept)[::-1]  # of several, the last written: the first
+        self._count = np.bincount(frames[: self.size], minlength=len(tables.frame_name))
+        self._start[frames[: self.size][::-1]] = np.arange(self.size)[::-1]  # of several, the last written: the first
         self._locks = [Lock() for _ in range(_LOCKS)]
 
     def __call__(self, persons: Persons) -> Tensor:
-        """See `PersonSource`."""
+        """See `PersonInputs`."""
         slots = self._slot[persons]
         here = slots >= 0
         for frame in np.unique(self._frames(persons[here])).tolist():
@@ -84,9 +84,9 @@ class PersonCache:
         return np.searchsorted(self._offset, persons, side="right") - 1
 
 
-def keep_persons(
-    crops: PersonSource, tables: Tables, splits: Mapping[str, Split], backbone: Backbone, config: ResNetStage2Config
-) -> PersonCache:
+def build_crop_cache(
+    crops: PersonInputs, tables: Tables, splits: Mapping[str, Split], backbone: Backbone, config: ResNetStage2Config
+) -> CropCache:
     """The people of all splits' pairs, as many as `crop_cache` holds, those of the first split first; logs how many.
 
     Where the first stages stay as they are and crops are not augmented, what these stages make of a crop is kept in
@@ -95,26 +95,26 @@ def keep_persons(
     Args:
         backbone: on its device; only asked where the configuration freezes stages.
     """
-    persons = np.concatenate([training_persons(tables, split) for split in splits.values()])
+    persons = np.concatenate([split_persons(tables, split) for split in splits.values()])
     budget = int(config.crop_cache * GIB)
     example = torch.zeros((1, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
     if config.freeze_blocks and not config.augment:
         maps = FrozenMaps(crops, backbone)
         maps_example = maps.of(example)
         if len(persons) * _bytes(maps_example) <= budget:
-            return _logged(PersonCache(maps, tables, persons, maps_example, budget), len(persons), "frozen maps")
-    return _logged(PersonCache(crops, tables, persons, example, budget), len(persons), "crops")
+            return _logged(CropCache(maps, tables, persons, maps_example, budget), len(persons), "frozen maps")
+    return _logged(CropCache(crops, tables, persons, example, budget), len(persons), "crops")
 
 
 class FrozenMaps:
-    """A `PersonSource`: what the stages of a backbone that stay as they are make of crops."""
+    """A `PersonInputs`: what the stages of a backbone that stay as they are make of crops."""
 
-    def __init__(self, crops: PersonSource, backbone: Backbone) -> None:
+    def __init__(self, crops: PersonInputs, backbone: Backbone) -> None:
         self._crops = crops
         self._backbone = backbone
 
     def __call__(self, persons: Persons) -> Tensor:
-        """See `PersonSource`."""
+        """See `PersonInputs`."""
         return self.of(self._crops(persons))
 
     def of(self, crops: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class FrozenMaps:
         return self._backbone.still_stages(crops.to(self._backbone.mean.device)).cpu()
 
 
-def _logged(cache: PersonCache, people: int, what: str) -> PersonCache:
-    _log.info("Kept in memory: %s of %s of %s people in pairs", what, f"{cache.kept:,}", f"{people:,}")
+def _logged(cache: CropCache, people: int, what: str) -> CropCache:
+    _log.info("Kept in memory: %s of %s of %s people in pairs", what, f"{cache.size:,}", f"{people:,}")
     return cache
 
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classify.data.augment import augment, draw
+from classify.data.augment import augment, draw_params
 from classify.data.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
-from classify.data.crop_cache import Persons, PersonSource
+from classify.data.crop_cache import PersonInputs, Persons
 from classify.data.selection import Split
 from classify.distributed import share
 from configs.errors import MismatchError
@@ -35,7 +35,7 @@ class CropSource:
     def __init__(
         self,
         tables: Tables,
-        persons: PersonSource,
+        persons: PersonInputs,
         split: Split,
         config: ResNetStage2Config,
         *,
@@ -47,7 +47,7 @@ class CropSource:
         self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
         self._label = torch.from_numpy(split.labels.copy())  # (m,)
         self._weights = sampling_weights(split) if balanced else None
-        self._groups = groups_of(self._pairs)
+        self._groups = connected_groups(self._pairs)
         self._batch_size = config.batch_size
         self._augment = config.augment
         self._device = device
@@ -76,7 +76,7 @@ class CropSource:
     def _draw(self, generator: torch.Generator) -> Tensor:
         """(m,) the samples of a training epoch; where classes are not balanced, those that share a person together."""
         if self._weights is None:
-            return draw_groups(self._groups, generator)
+            return shuffle_groups(self._groups, generator)
         return draw_order(self.samples, self._weights, generator)
 
     def _read(self, part: Tensor) -> PairBatch:
@@ -87,7 +87,7 @@ class CropSource:
 
 
 class FrameCrops:
-    """A `PersonSource`: crops cut from the images, each frame that is asked for decoded once a call."""
+    """A `PersonInputs`: crops cut from the images, each frame that is asked for decoded once a call."""
 
     def __init__(self, tables: Tables, image_paths: Sequence[Path], crop_size: int) -> None:
         """Args:
@@ -98,7 +98,7 @@ class FrameCrops:
         self._size = crop_size
 
     def __call__(self, persons: Persons) -> Tensor:
-        """See `PersonSource`. Raises FrameError."""
+        """See `PersonInputs`. Raises FrameError."""
         frames = np.searchsorted(self._tables.frame_offset, persons, side="right") - 1
         crops = [
             crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
@@ -110,7 +110,7 @@ class FrameCrops:
 
 
 class StoredCrops:
-    """A `PersonSource`: crops as an extraction stored them."""
+    """A `PersonInputs`: crops as an extraction stored them."""
 
     def __init__(self, reader: Crops, crop_size: int) -> None:
         """Raises MismatchError where the store's crops are not of `crop_size`."""
@@ -122,7 +122,7 @@ class StoredCrops:
         self._reader = reader
 
     def __call__(self, persons: Persons) -> Tensor:
-        """See `PersonSource`. Raises IntegrityError."""
+        """See `PersonInputs`. Raises IntegrityError."""
         size = self._reader.crop_size
         crops = torch.from_numpy(self._reader.rows(persons)).view(-1, 3, size, size)
         return crops.contiguous(memory_format=torch.channels_last)
@@ -130,14 +130,14 @@ class StoredCrops:
 
 def _augmented(batch: PairBatch, seed: int, index: int) -> PairBatch:
     """The batch with other crops. What its pairs are, their eight features and their labels, stays as it is."""
-    return replace(batch, persons=augment(batch.persons, draw(seed, index, batch.count)))
+    return replace(batch, persons=augment(batch.persons, draw_params(seed, index, batch.num_persons)))
 
 
 def _on_device(batch: PairBatch, device: torch.device) -> PairBatch:
     return PairBatch(*(part.to(device) for part in (batch.persons, batch.a, batch.b, batch.spatial, batch.label)))
 
 
-def groups_of(pairs: NDArray[np.int64]) -> Tensor:
+def connected_groups(pairs: NDArray[np.int64]) -> Tensor:
     """(m,) int64 the group, from 0, of each of the pairs (m, 2): two that a chain of shared persons links have one."""
     _, rows = np.unique(pairs, return_inverse=True)
     rows = rows.reshape(pairs.shape)
@@ -153,7 +153,7 @@ def groups_of(pairs: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.unique(group[rows[:, 0]], return_inverse=True)[1].reshape(-1))
 
 
-def draw_groups(groups: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_groups(groups: Tensor, generator: torch.Generator) -> Tensor:
     """(m,) int64, a permutation of the samples with those of each group together, in random order too.
 
     The groups of a batch come from many frames: as mixed as can be while hardly a person is forwarded twice.

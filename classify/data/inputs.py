@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from classify.data.crop_cache import PersonSource
+from classify.data.crop_cache import PersonInputs
 from classify.data.crops import FrameCrops, StoredCrops
 from configs.errors import MismatchError
 from configs.extraction_config import ExtractionConfig
@@ -23,7 +23,7 @@ from store.tables import Tables
 _log = logging.getLogger("stage2")
 
 
-def _people(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonSource]:
+def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonInputs]:
     """Tables, and the crops of their people: those in the store where one is given, else cut from the images."""
     if options.store:
         stored = open_crops(Path(options.store))
@@ -70,11 +70,11 @@ def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: L
         _check_recipe(Path(options.store), config, loaded)
         _log.info("No data under %s: the store is taken with the data that it was made from.", config.data_path)
         return Path(options.store), 0.0
-    summary = extract_with(extraction_of(config, options), loaded)
+    summary = extract_with(extraction_config(config, options), loaded)
     return summary.store, summary.tally.seconds["total"]
 
 
-def extraction_of(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
+def extraction_config(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
     """The extraction that a frozen run needs. A store of another storage type or of two views is used as it is."""
     wanted = ExtractionConfig(
         data_path=config.data_path,

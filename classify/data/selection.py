@@ -35,7 +35,7 @@ class Split:
         return Split(self.name, self.pairs[rows], self.labels[rows])
 
 
-def select(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
+def select_splits(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
     """The samples of "train", "val" and "test".
 
     Raises:

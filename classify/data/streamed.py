@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch, Source, draw_order, sampling_weights, sorted_pairs
-from classify.data.cached import Visual
+from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
 from extract.units.workers import read_ahead
 from store.format.manifest import read_complete_manifest
@@ -28,7 +28,7 @@ _log = logging.getLogger("stage2")
 
 
 @dataclass(frozen=True)
-class StreamedVisual:
+class StreamedFeatures:
     """The features of a store on the disk, `window` units of which may be in memory at once, twice."""
 
     stored: StoredFeatures
@@ -36,7 +36,7 @@ class StreamedVisual:
     window: int
 
     @classmethod
-    def within(cls, stored: StoredFeatures, device: torch.device, memory: float) -> "StreamedVisual":
+    def within(cls, stored: StoredFeatures, device: torch.device, memory: float) -> "StreamedFeatures":
         """With as large a window as fits `memory` bytes: one window is read while the one before is used."""
         unit = max(unit.bytes for unit in stored.manifest.units)
         return cls(stored, device, max(1, int(memory / 2 / unit)))
@@ -77,13 +77,13 @@ def open_features(path: Path, device: torch.device, memory: float) -> Features |
     return open_stored(path)
 
 
-def visual_of(
+def features_on_device(
     features: Features | StoredFeatures, device: torch.device, memory: float = 0.0
-) -> Visual | StreamedVisual:
+) -> CachedFeatures | StreamedFeatures:
     """The features on `device`, or as much of them at a time as fits `memory` GiB; see `open_features`."""
     if isinstance(features, Features):
-        return Visual.load(features, device)
-    return StreamedVisual.within(features, device, _bytes(memory, device))
+        return CachedFeatures.load(features, device)
+    return StreamedFeatures.within(features, device, _bytes(memory, device))
 
 
 def _bytes(memory: float, device: torch.device) -> float:
@@ -105,7 +105,7 @@ class _Window:
 class StreamedSource:
     """Batches as `CachedSource` makes them, in an order that reads each unit once an epoch; see `Source`."""
 
-    def __init__(self, visual: StreamedVisual, tables: Tables, split: Split, batch_size: int, balanced: bool):
+    def __init__(self, visual: StreamedFeatures, tables: Tables, split: Split, batch_size: int, balanced: bool):
         self._visual = visual
         self._pairs = sorted_pairs(tables, split)  # (m, 2)
         self._unit = np.searchsorted(visual.stored.starts, self._pairs[:, 0], side="right") - 1  # (m,)

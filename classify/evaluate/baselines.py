@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classify.data.batches import Source, draw_order, sampling_weights
 from classify.data.selection import Split
-from classify.evaluate.metrics import Metrics, confusion, metrics_of
+from classify.evaluate.metrics import Metrics, compute_metrics, confusion
 from classify.model.head import SPATIAL_DIM, Stage2Model, mean_and_std
 from classify.model.losses import Objective
 from store.index import nearest
@@ -21,7 +21,7 @@ Floats32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
-def majority(splits: Mapping[str, Split], num_classes: int) -> dict[str, Any]:
+def majority_baseline(splits: Mapping[str, Split], num_classes: int) -> dict[str, Any]:
     """The figures of answering with the most frequent class of the training split; ties go to the first class."""
     answer = int(np.argmax(splits["train"].counts(num_classes)))
     label = splits["test"].labels
@@ -41,7 +41,7 @@ def pair_features(model: Stage2Model, source: Source) -> tuple[Floats32, Labels]
     return np.concatenate(rows), np.concatenate(labels)
 
 
-def knn(pairs: Mapping[str, tuple[Floats32, Labels]], num_classes: int) -> dict[str, Any]:
+def knn_baseline(pairs: Mapping[str, tuple[Floats32, Labels]], num_classes: int) -> dict[str, Any]:
     """Nearest training pairs by cosine similarity of standardised pair features, (m, 2D) and (m,) for each split.
 
     Each neighbour votes with one over the size of its class among the training pairs; of a few k, that with the
@@ -80,7 +80,7 @@ def _vote(neighbours: Labels, bank_label: Labels, num_classes: int) -> Labels:
 
 
 def _metrics(label: Labels, answer: Labels, num_classes: int) -> Metrics:
-    return metrics_of(confusion(torch.from_numpy(label), torch.from_numpy(answer), num_classes))
+    return compute_metrics(confusion(torch.from_numpy(label), torch.from_numpy(answer), num_classes))
 
 
 ROUND = 100  # training steps between two looks at the validation split
@@ -90,7 +90,7 @@ WIDTH = 64
 RATE = 3e-3
 
 
-def spatial_only(
+def spatial_baseline(
     tables: Tables, splits: Mapping[str, Split], objective: Objective, balanced: bool, seed: int
 ) -> dict[str, Any]:
     """Trained with the run's own loss and balance, and chosen by validation MPCA as the run's model is.
@@ -167,4 +167,4 @@ def _rows(tables: Tables, split: Split) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _network_metrics(model: nn.Module, data: tuple[Tensor, Tensor]) -> Metrics:
     logits = model(data[0])
-    return metrics_of(confusion(data[1], logits.argmax(1), logits.shape[1]))
+    return compute_metrics(confusion(data[1], logits.argmax(1), logits.shape[1]))

@@ -9,12 +9,12 @@ from store.files import publish
 Record = dict[str, Any]  # one epoch, plain values: epoch, learning_rate, train_loss, val_*
 
 
-def best_of(history: list[Record]) -> Record:
+def best_record(history: list[Record]) -> Record:
     """The epoch with the highest validation MPCA; of several the one with the lowest loss, then the first."""
     return max(history, key=lambda record: (record["val_mpca"], -record["val_loss"], -record["epoch"]))
 
 
-def epochs_without_gain(history: list[Record]) -> int:
+def epochs_without_improvement(history: list[Record]) -> int:
     """Epochs since the validation MPCA first reached its highest value."""
     highest = max(record["val_mpca"] for record in history)
     first = next(record["epoch"] for record in history if record["val_mpca"] == highest)

@@ -6,6 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classify.data.batches import Source
+from classify.distributed import from_first
+from classify.model.head import Stage2Model
+from classify.model.losses import Objective
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -39,7 +44,7 @@ def confusion(label: Tensor, answer: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(label * num_classes + answer, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def metrics_of(counts: Tensor) -> Metrics:
+def compute_metrics(counts: Tensor) -> Metrics:
     """The figures of a confusion matrix (C, C) with at least one sample; rows are truth."""
     rows: list[list[int]] = counts.tolist()
     recalls = [row[index] / sum(row) if sum(row) else None for index, row in enumerate(rows)]
@@ -48,8 +53,23 @@ def metrics_of(counts: Tensor) -> Metrics:
     return Metrics(correct / sum(map(sum, rows)), sum(present) / len(present), recalls, rows)
 
 
+@torch.no_grad()
+def evaluate(model: Stage2Model, source: Source, objective: Objective, split: str) -> dict[str, Any]:
+    """accuracy, mpca, per_class_accuracy, confusion_matrix, classes_present, classes, pairs, split and loss.
+
+    The loss is that of the whole split as one batch, so it does not depend on the batch size. Leaves the model in
+    evaluation mode.
+    """
+    model.eval()
+    answers = [(model(batch), batch.label) for batch in source.epoch()]
+    logits = from_first(torch.cat([logits for logits, _ in answers]))  # (m, C)
+    label = torch.cat([label for _, label in answers])  # (m,)
+    metrics = compute_metrics(confusion(label, logits.argmax(1), logits.shape[1]))
+    return metrics.to_dict() | {"split": split, "loss": float(objective.loss(logits, label))}
+
+
 def metrics_text(found: dict[str, Any]) -> str:
-    """The figures of `classify.evaluate.evaluate` of a finished run in lines for people."""
+    """The figures of `classify.evaluate.metrics.evaluate` of a finished run in lines for people."""
     shares = ["absent" if share is None else f"{share:.4f}" for share in found["per_class_accuracy"]]
     classes = [f"  {name:<20} {share}" for name, share in zip(found["class_names"], shares, strict=True)]
     present = f"over {found['classes_present']} of {len(classes)} classes"

@@ -10,7 +10,7 @@ from classify.data.batches import PairBatch
 from classify.export.classifier import Inputs, PairClassifier
 from classify.export.formats import Answer, card_of, check_packages, read_back, to_bytes
 from classify.inference.finished_run import run_backbone
-from classify.model.checkpoint import BEST, build_model, load
+from classify.model.checkpoint import BEST, build_model, load_checkpoint
 from classify.model.head import Stage2Model
 from configs.errors import ExportError
 from extract.annotations.spatial import spatial_features
@@ -37,10 +37,10 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
         CheckpointError, WeightsError, MismatchError: the run cannot be opened. StorageError: `out` cannot be written.
     """
     check_packages(kind)
-    checkpoint = load(run / BEST)
+    checkpoint = load_checkpoint(run / BEST)
     model = build_model(checkpoint, run_backbone(run, checkpoint, weights).backbone, str(run / BEST))
     classifier = PairClassifier(model.backbone, model.head)
-    crop_size = checkpoint.about.config.crop_size
+    crop_size = checkpoint.info.config.crop_size
     card = card_of(checkpoint)
     data = to_bytes(kind, classifier, random_inputs(3, 2, crop_size), card)
     worst = check(read_back(kind, data, classifier), model, crop_size)
@@ -54,7 +54,7 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
         "sha256": sha256(data),
         "difference": worst,
         "tolerance": TOLERANCE,
-        "classes": list(checkpoint.about.config.class_names),
+        "classes": list(checkpoint.info.config.class_names),
         "crop_size": crop_size,
     }
 

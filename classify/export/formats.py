@@ -15,7 +15,7 @@ from torch import Tensor
 
 from classify.export.classifier import Inputs, PairClassifier
 from classify.inference.finished_run import trained_backbone
-from classify.model.checkpoint import Checkpoint, restore
+from classify.model.checkpoint import Checkpoint, load_state
 from classify.model.head import build_head
 from classify.report.results import versions
 from configs.errors import ConfigError, ExportError
@@ -37,7 +37,7 @@ INPUTS = {
 
 def card_of(checkpoint: Checkpoint) -> Card:
     """JSON texts (a crop size too is one): classes in the order of the probabilities, crop_size, recipe, ..."""
-    config = checkpoint.about.config
+    config = checkpoint.info.config
     machine = names_with_role(ResNetStage2Config, MACHINE)
     settings = {name: value for name, value in config.to_dict().items() if name not in machine}
     values = {
@@ -46,7 +46,7 @@ def card_of(checkpoint: Checkpoint) -> Card:
         "recipe": trained_backbone(checkpoint),
         "inputs": INPUTS,
         "output": "probabilities (B, C) float32",
-        "mode": checkpoint.about.kind,
+        "mode": checkpoint.info.kind,
         "config": settings,
         "versions": versions(),
     }
@@ -136,7 +136,7 @@ def read_safetensors(path: Path) -> PairClassifier:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     backbone = Hog() if config.backbone_name == HOG else Backbone(config.backbone_name, freeze=True)
     model = PairClassifier(backbone, build_head(config, backbone.out_dim))
-    restore(model, state, str(path))
+    load_state(model, state, str(path))
     return model
 
 

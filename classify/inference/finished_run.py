@@ -10,9 +10,9 @@ from torch import nn
 from classify.data.batches import Source
 from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_split
-from classify.data.streamed import open_features, visual_of
-from classify.evaluate.evaluate import evaluate
-from classify.model.checkpoint import BEST, END_TO_END, Checkpoint, build_model, load, part
+from classify.data.streamed import features_on_device, open_features
+from classify.evaluate.metrics import evaluate
+from classify.model.checkpoint import BEST, END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
@@ -34,7 +34,7 @@ def evaluate_features(
     split: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Evaluates a run's best model on a store of its backbone; see `classify.evaluate.evaluate` for the keys.
+    """Evaluates a run's best model on a store of its backbone; see `classify.evaluate.metrics.evaluate` for the keys.
 
     Args:
         backbone: identity of the store's backbone, as it was given to `train_cached`.
@@ -44,8 +44,8 @@ def evaluate_features(
         SplitError: the split has no pair in the store. CheckpointError: the tensors do not fit.
     """
     check_backbone(checkpoint, backbone)
-    samples = select_split(features.tables, checkpoint.about.config, split)
-    source = visual_of(features, device).source(features.tables, samples, checkpoint.about.config.batch_size)
+    samples = select_split(features.tables, checkpoint.info.config, split)
+    source = features_on_device(features, device).source(features.tables, samples, checkpoint.info.config.batch_size)
     return _evaluate(checkpoint, nn.Identity(), source, split, device)
 
 
@@ -58,7 +58,7 @@ def evaluate_crops(
     split: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Evaluates a run's best model on images; see `classify.evaluate.evaluate` for the keys.
+    """Evaluates a run's best model on images; see `classify.evaluate.metrics.evaluate` for the keys.
 
     Args:
         image_paths: (F,) the image of each frame of `tables`.
@@ -68,8 +68,8 @@ def evaluate_crops(
         SplitError: the split has no pair in the data. CheckpointError: the tensors do not fit.
         FrameError: an image cannot be read.
     """
-    samples = select_split(tables, checkpoint.about.config, split)
-    config = checkpoint.about.config
+    samples = select_split(tables, checkpoint.info.config, split)
+    config = checkpoint.info.config
     crops = FrameCrops(tables, image_paths, config.crop_size)
     source = CropSource(tables, crops, samples, config, device=device)
     return _evaluate(checkpoint, backbone, source, split, device)
@@ -82,16 +82,16 @@ def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
 
 def trained_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
     """The identity of the backbone that the checkpoint's head belongs to; of an end-to-end run, its own tensors'."""
-    if checkpoint.about.kind != END_TO_END:
-        return checkpoint.about.backbone
-    return checkpoint.about.backbone | {"weights_sha256": state_sha256(part(checkpoint.model, "backbone.resnet."))}
+    if checkpoint.info.kind != END_TO_END:
+        return checkpoint.info.backbone
+    return checkpoint.info.backbone | {"weights_sha256": state_sha256(substate(checkpoint.model, "backbone.resnet."))}
 
 
 def _evaluate(
     checkpoint: Checkpoint, backbone: nn.Module, source: Source, split: str, device: torch.device
 ) -> dict[str, Any]:
     model = build_model(checkpoint, backbone).to(device)
-    objective = Objective.of(checkpoint.about.config, checkpoint.about.class_weight, device)
+    objective = Objective.from_config(checkpoint.info.config, checkpoint.info.class_weight, device)
     return evaluate(model, source, objective, split)
 
 
@@ -101,10 +101,10 @@ def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[s
     Raises:
         MismatchError: the store is of another backbone than the run's. CheckpointError, StoreError, SplitError.
     """
-    checkpoint = load(run / BEST)
+    checkpoint = load_checkpoint(run / BEST)
     identity = read_complete_manifest(store).recipe.identity()
     where = pick_device(device)
-    features = open_features(store, where, checkpoint.about.config.feature_memory)
+    features = open_features(store, where, checkpoint.info.config.feature_memory)
     found = evaluate_features(checkpoint, features, identity, split=split, device=where)
     return found | {"class_names": _class_names(checkpoint)}
 
@@ -117,8 +117,8 @@ def evaluate_on_images(
     Raises:
         MismatchError: the weights are not those that the run was trained with. CheckpointError, DataError, SplitError.
     """
-    checkpoint = load(run / BEST)
-    dataset = read_dataset(data_path, Selection(checkpoint.about.config.frame_interval, "paired"), max_skipped)
+    checkpoint = load_checkpoint(run / BEST)
+    dataset = read_dataset(data_path, Selection(checkpoint.info.config.frame_interval, "paired"), max_skipped)
     backbone = run_backbone(run, checkpoint, weights).backbone
     found = evaluate_crops(
         checkpoint, dataset.tables, dataset.image_paths, backbone, split=split, device=pick_device(device)
@@ -135,14 +135,14 @@ def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> Loaded
     Raises:
         WeightsError: they cannot be had. MismatchError: they are others.
     """
-    config = checkpoint.about.config
-    if checkpoint.about.kind == END_TO_END:
+    config = checkpoint.info.config
+    if checkpoint.info.kind == END_TO_END:
         return load_backbone(config.backbone_name, str(run / BEST))
     loaded = load_backbone(config.backbone_name, weights or config.weights)
     given = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
-    check_recipe(run, checkpoint.about.backbone, given, "give the run's own weights with --weights")
+    check_recipe(run, checkpoint.info.backbone, given, "give the run's own weights with --weights")
     return loaded
 
 
 def _class_names(checkpoint: Checkpoint) -> list[str]:
-    return list(checkpoint.about.config.class_names)
+    return list(checkpoint.info.config.class_names)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from classify.data.batches import PairBatch
 from classify.inference.finished_run import run_backbone
-from classify.model.checkpoint import BEST, build_model, load
+from classify.model.checkpoint import BEST, build_model, load_checkpoint
 from classify.report.overlay import draw_scene
 from configs.classes import PairClass
 from configs.extraction_config import ExtractionConfig
@@ -80,8 +80,8 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
 
 
 def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Predictions]:
-    checkpoint = load(run / BEST)
-    config = checkpoint.about.config
+    checkpoint = load_checkpoint(run / BEST)
+    config = checkpoint.info.config
     extraction = ExtractionConfig(
         data_path=str(data_path),
         backbone=config.backbone_name,
@@ -94,7 +94,7 @@ def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Pr
     device = pick_device(options.device)
     head = build_model(checkpoint, nn.Identity()).to(device)
     for number, shard in stream_shards(units, extraction, loaded, Tally()):
-        pair, spatial = pairs_of(shard, _people(units[number], shard), options.pairing)
+        pair, spatial = candidate_pairs(shard, _people(units[number], shard), options.pairing)
         probability = _probabilities(head, shard, pair, torch.from_numpy(spatial.copy()), device)
         yield Predictions(shard, pair, probability, config.classes)
 
@@ -155,7 +155,7 @@ PAIRINGS = ("labelled", "near", "all")
 NEAR = 1.0  # largest center_distance: the people's distance in the size of their boxes
 
 
-def pairs_of(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Floats]:
+def candidate_pairs(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Floats]:
     """(M, 2) person rows and (M, 8) spatial features of the pairs of a shard: annotated, near, or all of a frame.
 
     Args:

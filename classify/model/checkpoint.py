@@ -42,7 +42,7 @@ _RESUME_FIELDS: dict[str, type] = {"optimizer": dict, "history": list, "random":
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What a run says of itself in each of its checkpoints."""
 
     kind: str  # CACHED or END_TO_END
@@ -57,14 +57,14 @@ class About:
 class Checkpoint:
     """A loaded checkpoint; `extra` holds what resuming needs and is empty for a best model."""
 
-    about: About
+    info: RunInfo
     model: State  # "head.*", and "backbone.*" of an end-to-end run
     epoch: int
     metrics: dict[str, Any]  # of the validation split at that epoch
     extra: dict[str, Any]
 
 
-def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **extra: Any) -> None:
+def save_checkpoint(path: Path, info: RunInfo, model: nn.Module, record: dict[str, Any], **extra: Any) -> None:
     """Writes a checkpoint of `model` after the epoch that `record` (plain values) describes, atomically.
 
     Raises:
@@ -72,13 +72,13 @@ def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **e
     """
     content = {
         "format": FORMAT,
-        "kind": about.kind,
-        "config": about.config.to_dict(),
-        "classes": list(about.config.class_names),
-        "feature_dim": about.feature_dim,
-        "backbone": about.backbone,
-        "store_fingerprint": about.store_fingerprint,
-        "class_weight": list(about.class_weight),
+        "kind": info.kind,
+        "config": info.config.to_dict(),
+        "classes": list(info.config.class_names),
+        "feature_dim": info.feature_dim,
+        "backbone": info.backbone,
+        "store_fingerprint": info.store_fingerprint,
+        "class_weight": list(info.class_weight),
         "model": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
         "epoch": record["epoch"],
         "metrics": record,
@@ -88,7 +88,7 @@ def save(path: Path, about: About, model: nn.Module, record: dict[str, Any], **e
     publish(path, buffer.getvalue())
 
 
-def load(path: Path, resume: bool = False) -> Checkpoint:
+def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     """The checkpoint of a file: `best_model.pth`, or with `resume` `last.pth`; everything on the CPU.
 
     Raises:
@@ -109,10 +109,10 @@ def load(path: Path, resume: bool = False) -> Checkpoint:
         raise CheckpointError(f"{path}: kind is {content['kind']!r}; this is no checkpoint of this product")
     _check_state(path, content["model"])
     extra = {name: content[name] for name in _RESUME_FIELDS if resume}
-    return Checkpoint(_about(path, content), content["model"], content["epoch"], content["metrics"], extra)
+    return Checkpoint(_run_info(path, content), content["model"], content["epoch"], content["metrics"], extra)
 
 
-def restore(module: nn.Module, state: State, source: str) -> None:
+def load_state(module: nn.Module, state: State, source: str) -> None:
     """Loads `state` into `module`, every tensor of the right name, shape and type.
 
     Raises:
@@ -130,7 +130,7 @@ def restore(module: nn.Module, state: State, source: str) -> None:
     module.load_state_dict(state)
 
 
-def part(state: State, prefix: str) -> State:
+def substate(state: State, prefix: str) -> State:
     """The tensors below `prefix` ("head." or "backbone."), without it."""
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
@@ -143,11 +143,11 @@ def build_model(checkpoint: Checkpoint, backbone: nn.Module, source: str = "the 
     Raises:
         CheckpointError: the tensors do not fit.
     """
-    model = Stage2Model(backbone, build_head(checkpoint.about.config, checkpoint.about.feature_dim))
-    if checkpoint.about.kind == END_TO_END and not isinstance(backbone, nn.Identity):
-        restore(model, checkpoint.model, source)
+    model = Stage2Model(backbone, build_head(checkpoint.info.config, checkpoint.info.feature_dim))
+    if checkpoint.info.kind == END_TO_END and not isinstance(backbone, nn.Identity):
+        load_state(model, checkpoint.model, source)
     else:
-        restore(model.head, part(checkpoint.model, "head."), source)
+        load_state(model.head, substate(checkpoint.model, "head."), source)
     return model.eval()
 
 
@@ -187,7 +187,7 @@ def _check_state(path: Path, state: dict[Any, Any]) -> None:
             raise CheckpointError(f"{path}: model.{key} has NaN or infinite values; use another checkpoint")
 
 
-def _about(path: Path, content: dict[str, Any]) -> About:
+def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:
     try:
         config = ResNetStage2Config.from_dict(content["config"])
     except (Stage2Error, TypeError, ValueError) as error:
@@ -199,7 +199,7 @@ def _about(path: Path, content: dict[str, Any]) -> About:
     weight = content["class_weight"]
     if len(weight) != len(config.classes) or not all(type(value) is float and 0 < value < inf for value in weight):
         raise CheckpointError(f"{path}: class_weight does not fit the classes; use another checkpoint")
-    return About(
+    return RunInfo(
         kind=content["kind"],
         config=config,
         feature_dim=content["feature_dim"],

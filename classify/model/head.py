@@ -156,8 +156,8 @@ class Stage2Model(nn.Module):
     def features(self, batch: PairBatch) -> Tensor:
         """The backbone's output (P, D) for the persons of a batch, those of other ranks included."""
         own: Tensor = self.backbone(batch.persons)
-        return gathered(own, batch.count)
+        return gathered(own, batch.num_persons)
 
-    def trainable(self) -> list[nn.Parameter]:
+    def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that training moves; frozen ones are left out."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

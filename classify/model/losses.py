@@ -20,7 +20,9 @@ class Objective:
     acc_weight: float
 
     @classmethod
-    def of(cls, config: ResNetStage2Config, class_weight: Sequence[float], device: torch.device) -> "Objective":
+    def from_config(
+        cls, config: ResNetStage2Config, class_weight: Sequence[float], device: torch.device
+    ) -> "Objective":
         """The objective of a configuration, with class weights (C,) as `class_weights` gives them."""
         return cls(torch.tensor(class_weight, device=device), config.mpca_weight, config.acc_weight)
 

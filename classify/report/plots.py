@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classify.evaluate.history import Record, best_of
+from classify.evaluate.history import Record, best_record
 from store.files import publish
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def curves_figure(history: list[Record]) -> "Figure":
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
-    best = best_of(history)
+    best = best_record(history)
     trained = [record for record in history if record["train_loss"] is not None]
     _line(left, [record["epoch"] for record in trained], [record["train_loss"] for record in trained], "train", BLUE)
     _line(left, epochs, [record["val_loss"] for record in history], "validation", ORANGE)

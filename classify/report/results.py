@@ -6,29 +6,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from classify.evaluate.history import Record, best_of
-from classify.model.checkpoint import About
+from classify.evaluate.history import Record, best_record
+from classify.model.checkpoint import RunInfo
 from store.files import publish
 
 RESULTS, CONFIG = "final_results.json", "config.json"
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")
 
 
-def results_of(
-    about: About, history: list[Record], test: dict[str, Any], baselines: dict[str, Any], seconds: dict[str, float]
+def build_results(
+    info: RunInfo, history: list[Record], test: dict[str, Any], baselines: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The content of final_results.json, the guide's keys first; plain values.
 
     `best_val_accuracy` is that of the epoch with the best validation MPCA, whose model was tested.
     """
-    best = best_of(history)
+    best = best_record(history)
     return {
         "test_accuracy": test["accuracy"],
         "test_mpca": test["mpca"],
         "best_val_accuracy": best["val_accuracy"],
         "best_val_mpca": best["val_mpca"],
-        "config": about.config.to_dict(),
-        "classes": list(about.config.class_names),
+        "config": info.config.to_dict(),
+        "classes": list(info.config.class_names),
         "test_per_class_accuracy": test["per_class_accuracy"],
         "test_confusion_matrix": test["confusion_matrix"],
         "test_classes_present": test["classes_present"],
@@ -37,9 +37,9 @@ def results_of(
         "best_epoch": best["epoch"],
         "best_val_classes_present": best["val_classes_present"],
         "baselines": baselines,
-        "mode": about.kind,
-        "backbone": about.backbone,
-        "store_fingerprint": about.store_fingerprint,
+        "mode": info.kind,
+        "backbone": info.backbone,
+        "store_fingerprint": info.store_fingerprint,
         "epochs_run": history[-1]["epoch"],
         "seconds": seconds,
         "versions": versions(),

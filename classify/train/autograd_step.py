@@ -39,7 +39,7 @@ class AutogradStep:
         self._model = model
         self._objective = objective
         self._config = config
-        self._parameters = model.trainable()
+        self._parameters = model.trainable_parameters()
         device = self._parameters[0].device
         self._type = _amp_type(device) if config.amp else torch.float32
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._type == torch.float16)
@@ -83,7 +83,7 @@ class AutogradStep:
         return features.float() if self._config.amp else features
 
     def _head_backward(self, features: Tensor, batch: PairBatch) -> Tensor:
-        logits = self._model.head(gathered(features, batch.count), batch.a, batch.b, batch.spatial)
+        logits = self._model.head(gathered(features, batch.num_persons), batch.a, batch.b, batch.spatial)
         loss = self._objective.loss(logits, batch.label)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.data.batches import Source, training_persons
-from classify.data.cached import Visual
-from classify.data.selection import Split, select
-from classify.data.streamed import StreamedVisual, visual_of
-from classify.model.checkpoint import CACHED, About
+from classify.data.batches import Source, split_persons
+from classify.data.cached import CachedFeatures
+from classify.data.selection import Split, select_splits
+from classify.data.streamed import StreamedFeatures, features_on_device
+from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
 from classify.report.log import run_log
 from classify.run_folder import open_run_folder
@@ -79,13 +79,13 @@ def train_heads(
     """
     config = configs[0]
     tables, device = features.tables, pick_device(config.device)
-    splits = select(tables, config)
+    splits = select_splits(tables, config)
     folders = [open_run_folder(one, overwrite, resume).path for one in configs]
     with ExitStack() as logs, memory_checked(config.batch_size):
         for folder in folders:
             logs.enter_context(run_log(folder))
         _announce(tables, splits, config)
-        visual = visual_of(features, device, config.feature_memory)
+        visual = features_on_device(features, device, config.feature_memory)
         models = _head_models(configs, visual, tables, splits["train"], device)
 
         def source(split: Split, balanced: bool = False) -> Source:
@@ -95,7 +95,7 @@ def train_heads(
         data = prepare(config, weights, tables, splits, source, models[0], CACHED_KNN)
         fitted = []
         for one, folder, model in zip(configs, folders, models, strict=True):
-            about = About(CACHED, one, visual.dim, backbone, features.fingerprint, weights)
+            about = RunInfo(CACHED, one, visual.dim, backbone, features.fingerprint, weights)
             title = f"[seed {one.seed}] " if len(configs) > 1 else ""
             fitted.append(Fitted(model, MovingHead(model.head, one), about, folder, title))
         clock = time.monotonic()
@@ -111,7 +111,7 @@ def train_heads(
 
 def _head_models(
     configs: Sequence[ResNetStage2Config],
-    visual: Visual | StreamedVisual,
+    visual: CachedFeatures | StreamedFeatures,
     tables: Tables,
     split: Split,
     device: torch.device,
@@ -124,6 +124,6 @@ def _head_models(
         if models:
             head.copy_scale(models[0].head)
         else:
-            head.fit_scale(visual.chunks(training_persons(tables, split)), _spatial(tables, split, device))
+            head.fit_scale(visual.chunks(split_persons(tables, split)), _spatial(tables, split, device))
         models.append(Stage2Model(nn.Identity(), head))
     return models

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch, Source
-from classify.data.crop_cache import PersonSource, keep_persons
+from classify.data.crop_cache import PersonInputs, build_crop_cache
 from classify.data.crops import CropSource
-from classify.data.selection import Split, select
-from classify.model.checkpoint import END_TO_END, About, Checkpoint, part, restore
+from classify.data.selection import Split, select_splits
+from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, substate
 from classify.model.head import Stage2Model, build_head
 from classify.report.log import run_log
 from classify.run_folder import open_run_folder
@@ -32,7 +32,7 @@ SCALE_PAIRS = 512  # at most 1,024 persons fit the scale of an end-to-end head
 
 def train_end_to_end(
     tables: Tables,
-    crops: PersonSource,
+    crops: PersonInputs,
     backbone: Backbone,
     config: ResNetStage2Config,
     identity: dict[str, Any],
@@ -59,7 +59,7 @@ def train_end_to_end(
         SplitError, ConfigError, DeviceError, StorageError, Stage2Error: see `train_cached`.
     """
     device = pick_device(config.device)
-    splits = select(tables, config)
+    splits = select_splits(tables, config)
     _check_sizes(tables, splits)
     torch.manual_seed(config.seed)
     model = Stage2Model(backbone, build_head(config, backbone.out_dim))
@@ -69,7 +69,7 @@ def train_end_to_end(
     with run_log(folder), memory_checked(config.batch_size) as trial:
         _announce(tables, splits, config)
         model.to(device)
-        persons = keep_persons(crops, tables, splits, backbone, config)
+        persons = build_crop_cache(crops, tables, splits, backbone, config)
 
         def source(split: Split, balanced: bool = False) -> Source:
             return CropSource(tables, persons, split, config, device=device, balanced=balanced)
@@ -81,7 +81,7 @@ def train_end_to_end(
         data = prepare(config, weights, tables, splits, source, model, CROPS_KNN)
         step = AutogradStep(model, data.objective, config)
         trial.train = lambda pairs: _try(step, pairs, config, device)
-        about = About(END_TO_END, config, backbone.out_dim, identity, "", weights)
+        about = RunInfo(END_TO_END, config, backbone.out_dim, identity, "", weights)
         fitted = Fitted(model, step, about, folder)
         clock = time.monotonic()
         history = drive(begin(fitted, data, warm=start is not None, resume=resume), step)
@@ -99,13 +99,13 @@ def _person_features(model: Stage2Model, source: Source) -> list[Tensor]:
 def _start_from(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:
     """Raises CheckpointError where `start` answers another question or is another head; the setting is named."""
     for name in names_with_role(ResNetStage2Config, HEAD):
-        old, new = getattr(start.about.config, name), getattr(config, name)
+        old, new = getattr(start.info.config, name), getattr(config, name)
         if old != new:
             raise CheckpointError(f"the run to start from has {name} {old!r}, this one {new!r}; use the same")
-    if start.about.kind == END_TO_END:
-        restore(model, start.model, "the run to start from")
+    if start.info.kind == END_TO_END:
+        load_state(model, start.model, "the run to start from")
     else:
-        restore(model.head, part(start.model, "head."), "the run to start from")
+        load_state(model.head, substate(start.model, "head."), "the run to start from")
 
 
 def _check_sizes(tables: Tables, splits: dict[str, Split]) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch, Source
-from classify.evaluate.evaluate import evaluate
-from classify.evaluate.history import Record, best_of, epochs_without_gain, write_history
-from classify.model.checkpoint import BEST, LAST, About, Checkpoint, restore, save
+from classify.evaluate.history import Record, best_record, epochs_without_improvement, write_history
+from classify.evaluate.metrics import evaluate
+from classify.model.checkpoint import BEST, LAST, Checkpoint, RunInfo, load_state, save_checkpoint
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
 from classify.report.log import log_train, log_validation
@@ -32,7 +32,7 @@ class Fitted:
 
     model: Stage2Model
     moving: Moving  # what its steps move beside the parameters, and resuming brings back
-    about: About
+    about: RunInfo
     folder: Path
     title: str = ""  # before its log lines; one of several fits at once logs no single batches
 
@@ -78,7 +78,7 @@ def _train_epoch(
     """The mean loss of an epoch. The device is waited for only where a line is logged, and at the end."""
     config = fitted.about.config
     fitted.model.train()
-    total = torch.zeros((), device=fitted.model.trainable()[0].device)
+    total = torch.zeros((), device=fitted.model.trainable_parameters()[0].device)
     done = 0
     for index, batch in enumerate(source.epoch(order)):
         loss = yield batch, _rate(config, (epoch - 1) * source.batches + index, source.batches)
@@ -103,9 +103,9 @@ def _keep(fitted: Fitted, history: list[Record], order: torch.Generator) -> None
     """Saves what the epoch brought: the best model first, so that no record speaks of a model that is not there."""
     record = history[-1]
     about, folder = fitted.about, fitted.folder
-    best = best_of(history) is record
+    best = best_record(history) is record
     if best and rank() == 0:
-        save(folder / BEST, about, fitted.model, record)
+        save_checkpoint(folder / BEST, about, fitted.model, record)
     log_validation(record, best, fitted.title)
     extra = {
         "optimizer": fitted.moving.state_dict(),
@@ -113,14 +113,14 @@ def _keep(fitted: Fitted, history: list[Record], order: torch.Generator) -> None
         "random": _random_state(fitted.model, order),
     }
     if rank() == 0:
-        save(folder / LAST, about, fitted.model, record, **extra)
+        save_checkpoint(folder / LAST, about, fitted.model, record, **extra)
         write_history(folder / METRICS, history)
 
 
 def _finished(history: list[Record], config: ResNetStage2Config) -> bool:
     if not history:
         return False
-    return bool(history[-1]["epoch"] >= config.epochs or epochs_without_gain(history) >= config.patience)
+    return bool(history[-1]["epoch"] >= config.epochs or epochs_without_improvement(history) >= config.patience)
 
 
 def _rate(config: ResNetStage2Config, step: int, batches: int) -> float:
@@ -130,14 +130,14 @@ def _rate(config: ResNetStage2Config, step: int, batches: int) -> float:
 
 
 def _random_state(model: Stage2Model, order: torch.Generator) -> dict[str, Tensor]:
-    device = model.trainable()[0].device
+    device = model.trainable_parameters()[0].device
     state = {"order": order.get_state(), "cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def _resume(resume: Checkpoint, fitted: Fitted, order: torch.Generator) -> list[Record]:
-    _check_same_run(resume.about, fitted.about)
-    restore(fitted.model, resume.model, LAST)
+    _check_same_run(resume.info, fitted.about)
+    load_state(fitted.model, resume.model, LAST)
     random: dict[str, Any] = resume.extra["random"]
     try:
         fitted.moving.load_state_dict(resume.extra["optimizer"])
@@ -150,7 +150,7 @@ def _resume(resume: Checkpoint, fitted: Fitted, order: torch.Generator) -> list[
     return list(resume.extra["history"])
 
 
-def _check_same_run(saved: About, about: About) -> None:
+def _check_same_run(saved: RunInfo, about: RunInfo) -> None:
     for item in fields(ResNetStage2Config):
         old, new = getattr(saved.config, item.name), getattr(about.config, item.name)
         if old != new and item.name not in names_with_role(ResNetStage2Config, FREE_ON_RESUME):

@@ -12,15 +12,15 @@ from torch import Tensor
 from classify.data.batches import Source
 from classify.data.selection import Split, log_selection
 from classify.distributed import wait_for_all
-from classify.evaluate.baselines import knn, majority, pair_features, spatial_only
-from classify.evaluate.evaluate import evaluate
+from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
 from classify.evaluate.history import Record
-from classify.model.checkpoint import BEST, LAST, load, restore
+from classify.evaluate.metrics import evaluate
+from classify.model.checkpoint import BEST, LAST, load_checkpoint, load_state
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective, class_weights
 from classify.report.log import log_configuration, log_data, log_test
 from classify.report.plots import plot_run
-from classify.report.results import CONFIG, RESULTS, results_of, write_json
+from classify.report.results import CONFIG, RESULTS, build_results, write_json
 from classify.train.drive import threads_for
 from classify.train.fit import Fit, Fitted, fit
 from configs.ranks import rank
@@ -63,7 +63,7 @@ def prepare(
     knn_pairs: dict[str, int],
 ) -> Data:
     """The sources of the splits, and the three baselines, the neighbours on what the backbone gives at the start."""
-    objective = Objective.of(config, weights, model.trainable()[0].device)
+    objective = Objective.from_config(config, weights, model.trainable_parameters()[0].device)
     sources = {name: source(split, name == "train" and config.balance == "sampler") for name, split in splits.items()}
     log_data(splits, sources, config)
     clock = time.monotonic()
@@ -73,11 +73,11 @@ def prepare(
         sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
         pairs[name] = pair_features(model, source(sample))
     with threads_for(0):
-        spatial = spatial_only(tables, splits, objective, config.balance == "sampler", config.seed)
+        spatial = spatial_baseline(tables, splits, objective, config.balance == "sampler", config.seed)
     baselines = {
-        "majority": majority(splits, total),
+        "majority": majority_baseline(splits, total),
         "spatial_only": spatial,
-        "knn": knn(pairs, total),
+        "knn": knn_baseline(pairs, total),
     }
     return Data(splits, sources, objective, baselines, {"baselines": time.monotonic() - clock})
 
@@ -87,7 +87,7 @@ def begin(fitted: Fitted, data: Data, *, warm: bool, resume: bool) -> Fit:
     wait_for_all()  # rank 0 has opened the folder
     if rank() == 0:
         write_json(fitted.folder / CONFIG, fitted.about.config.to_dict())
-    last = load(fitted.folder / LAST, resume=True) if resume and (fitted.folder / LAST).exists() else None
+    last = load_checkpoint(fitted.folder / LAST, resume=True) if resume and (fitted.folder / LAST).exists() else None
     torch.manual_seed(fitted.about.config.seed)
     return fit(fitted, data.sources["train"], data.sources["val"], data.objective, warm=warm, resume=last)
 
@@ -96,11 +96,12 @@ def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str,
     """Test of the best model -> results -> plots."""
     clock = time.monotonic()
     wait_for_all()  # rank 0 has written the best model
-    restore(fitted.model, load(fitted.folder / BEST).model, BEST)  # what is reported is what is on the disk
+    best = load_checkpoint(fitted.folder / BEST)  # what is reported is what is on the disk
+    load_state(fitted.model, best.model, BEST)
     test = evaluate(fitted.model, data.sources["test"], data.objective, "test")
     log_test(test, data.baselines, fitted.title)
     seconds = seconds | {"evaluate": time.monotonic() - clock}
-    results = results_of(fitted.about, history, test, data.baselines, seconds)
+    results = build_results(fitted.about, history, test, data.baselines, seconds)
     total = len(fitted.about.config.classes)
     results["pairs_per_class"] = {name: split.counts(total).tolist() for name, split in data.splits.items()}
     if rank() == 0:

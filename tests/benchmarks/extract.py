@@ -17,7 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from classify.data.selection import select
+from classify.data.selection import select_splits
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.forward import frozen_forward
@@ -230,7 +230,7 @@ def _whole(data: Path, rounds: int) -> tuple[list[tuple[str, str, str]], dict[st
         }
         figures = interleave(ways, rounds)
     pair, frames = figures["before_seconds_per_pair"], len(dataset.image_paths)
-    count = {name: len(split.pairs) for name, split in select(dataset.tables, ResNetStage2Config()).items()}
+    count = {name: len(split.pairs) for name, split in select_splits(dataset.tables, ResNetStage2Config()).items()}
     old = pair * (50 * (count["train"] + count["val"]) + count["test"])
     pairs = " + ".join(f"{count[name]:,}" for name in ("train", "val", "test"))
     rows = [

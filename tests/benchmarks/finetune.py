@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from classify.data.crop_cache import GIB, PersonCache, PersonSource
+from classify.data.crop_cache import GIB, CropCache, PersonInputs
 from classify.data.crops import CropSource, FrameCrops, StoredCrops
 from classify.data.selection import Split
 from classify.model.head import Stage2Model, build_head
@@ -84,8 +84,8 @@ def _ways(dataset: Dataset, store: Path, clock: Clock) -> dict[str, Callable[[],
     crops = FrameCrops(tables, dataset.image_paths, 112)
     example = torch.empty((1, 3, 112, 112), dtype=torch.uint8)
 
-    def fresh(budget: int) -> PersonCache:
-        return PersonCache(crops, tables, np.unique(tables.pair), example, budget)
+    def fresh(budget: int) -> CropCache:
+        return CropCache(crops, tables, np.unique(tables.pair), example, budget)
 
     stored = open_crops(store)  # of the same people: its rows are the data set's
     full = fresh(GIB)
@@ -99,13 +99,13 @@ def _ways(dataset: Dataset, store: Path, clock: Clock) -> dict[str, Callable[[],
     }
 
 
-def _epoch(dataset: Dataset, split: Split, persons: PersonSource, clock: Clock) -> float:
+def _epoch(dataset: Dataset, split: Split, persons: PersonInputs, clock: Clock) -> float:
     """The product's steps over one epoch, its first included."""
     config = replace(ResNetStage2Config(), batch_size=BATCH, num_workers=WORKERS, device="cpu")
     torch.manual_seed(0)
     backbone = load_resnet("resnet18", "random", freeze=False)
     model = Stage2Model(backbone, build_head(config, backbone.out_dim)).train()
-    step = AutogradStep(model, Objective.of(config, (1.0, 1.0, 1.0), CPU), config)
+    step = AutogradStep(model, Objective.from_config(config, (1.0, 1.0, 1.0), CPU), config)
     source = CropSource(dataset.tables, persons, split, config, device=CPU)
     began = clock()
     for batch in source.epoch(torch.Generator().manual_seed(0)):

@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from classify.data.batches import PairBatch
-from classify.data.cached import CachedSource, Visual
+from classify.data.cached import CachedFeatures, CachedSource
 from classify.data.selection import Split
-from classify.model.checkpoint import CACHED, About
+from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.train.drive import drive_together, threads_for
@@ -94,11 +94,11 @@ def head_config(batch: int) -> ResNetStage2Config:
 
 def head_rate(features: Features, split: Split, config: ResNetStage2Config, seeds: int = 1) -> float:
     """Pairs a second of one epoch of `fit`, each pair counted once; the validation is of a handful of pairs."""
-    visual = Visual.load(features, CPU)
+    visual = CachedFeatures.load(features, CPU)
     few = Split("val", split.pairs[:24], split.labels[:24])
     sources = [CachedSource(features.tables, visual, part, config.batch_size) for part in (split, few)]
     weight = tuple(1.0 for _ in config.classes)
-    objective = Objective.of(config, weight, CPU)
+    objective = Objective.from_config(config, weight, CPU)
     with tempfile.TemporaryDirectory() as folder, threads_for(seeds * config.batch_size):
         fitted = []
         for seed in range(seeds):
@@ -106,7 +106,7 @@ def head_rate(features: Features, split: Split, config: ResNetStage2Config, seed
             model, place = Stage2Model(nn.Identity(), build_head(one, DIM)), Path(folder) / str(seed)
             place.mkdir()
             fitted.append(
-                Fitted(model, MovingHead(model.head, one), About(CACHED, one, DIM, {}, "", weight), place, "-")
+                Fitted(model, MovingHead(model.head, one), RunInfo(CACHED, one, DIM, {}, "", weight), place, "-")
             )
         began = perf_counter()
         fits = [fit(one, *sources, objective, warm=False, resume=None) for one in fitted]
@@ -131,7 +131,7 @@ def _plain(features: Features, split: Split, config: ResNetStage2Config, loader:
     spatial, label = torch.from_numpy(features.tables.spatial[split.pairs]), torch.from_numpy(split.labels)
     model = Stage2Model(nn.Identity(), build_head(config, DIM)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    objective = Objective.of(config, tuple(1.0 for _ in config.classes), CPU)
+    objective = Objective.from_config(config, tuple(1.0 for _ in config.classes), CPU)
     data = TensorDataset(visual[pair[:, 0]], visual[pair[:, 1]], spatial, label) if loader else None
     began = perf_counter()
     batches = (

@@ -70,18 +70,18 @@ def damaged_checkpoint(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     import torch
     from torch import nn
 
-    from classify.model.checkpoint import CACHED, About, load, save
+    from classify.model.checkpoint import CACHED, RunInfo, load_checkpoint, save_checkpoint
     from classify.model.head import Stage2Model, build_head
     from tests.factories import small_config
 
     path = folder / "best_model.pth"
-    about = About(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
-    save(path, about, Stage2Model(nn.Identity(), build_head(small_config(), 16)), {"epoch": 1})
-    intact = load(path)
+    about = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    save_checkpoint(path, about, Stage2Model(nn.Identity(), build_head(small_config(), 16)), {"epoch": 1})
+    intact = load_checkpoint(path)
 
     def read() -> None:
-        found = load(path)
-        same = found.about == intact.about and found.metrics == intact.metrics
+        found = load_checkpoint(path)
+        same = found.info == intact.info and found.metrics == intact.metrics
         if same and all(torch.equal(found.model[key], intact.model[key]) for key in intact.model):
             raise HarmlessError
 

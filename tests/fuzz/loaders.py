@@ -84,17 +84,17 @@ def checkpoints(folder: Path) -> Loader:
     import torch
     from torch import nn
 
-    from classify.model.checkpoint import CACHED, About, load, save
+    from classify.model.checkpoint import CACHED, RunInfo, load_checkpoint, save_checkpoint
     from classify.model.head import Stage2Model, build_head
     from tests.factories import small_config
 
     path = folder / "best_model.pth"
     config = small_config(hidden_dim=4, visual_feature_dim=4)
-    about = About(CACHED, config, 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
-    save(path, about, Stage2Model(nn.Identity(), build_head(config, 8)), {"epoch": 1})
+    about = RunInfo(CACHED, config, 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    save_checkpoint(path, about, Stage2Model(nn.Identity(), build_head(config, 8)), {"epoch": 1})
     old = io.BytesIO()
     torch.save(torch.load(path, weights_only=True), old, _use_new_zipfile_serialization=False)
-    return Loader(path, lambda: load(path), (path.read_bytes(), old.getvalue()))
+    return Loader(path, lambda: load_checkpoint(path), (path.read_bytes(), old.getvalue()))
 
 
 def tensor_files(folder: Path) -> Loader:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from classify.data.augment import ERASED, JITTER, SHIFT, Draws, augment, draw
+from classify.data.augment import ERASED, JITTER, SHIFT, AugmentParams, augment, draw_params
 from classify.data.batches import PairBatch
 from classify.data.crops import CropSource, FrameCrops
-from classify.data.selection import select
-from classify.model.checkpoint import load
+from classify.data.selection import select_splits
+from classify.model.checkpoint import load_checkpoint
 from classify.train.end_to_end import train_end_to_end
 from extract.annotations.spatial import spatial_features
 from store.tables import Tables
@@ -30,7 +30,7 @@ def crops_of(count: int, size: int = 40, seed: int = 0) -> Tensor:
 
 
 def still(count: int) -> Tensor:
-    """Draws (P, 9) that change nothing: no shift, factors of 1, nothing hidden."""
+    """Augmentation parameters (P, 9) that change nothing: no shift, factors of 1, nothing hidden."""
     person = torch.full((count, 9), 0.5)
     person[:, 4] = 0.999
     return person
@@ -38,14 +38,14 @@ def still(count: int) -> Tensor:
 
 def test_strength_0_changes_nothing() -> None:
     crops = crops_of(30)
-    assert torch.equal(augment(crops, draw(1, 2, 30), 0.0), crops)
-    assert not torch.equal(augment(crops, draw(1, 2, 30)), crops)
+    assert torch.equal(augment(crops, draw_params(1, 2, 30), 0.0), crops)
+    assert not torch.equal(augment(crops, draw_params(1, 2, 30)), crops)
 
 
 def test_middling_draws_change_nothing_and_a_low_coin_mirrors() -> None:
     crops = crops_of(5)
-    assert torch.equal(augment(crops, Draws(UPRIGHT, still(5))), crops)
-    assert torch.equal(augment(crops, Draws(MIRRORED, still(5))), crops.flip(3))
+    assert torch.equal(augment(crops, AugmentParams(UPRIGHT, still(5))), crops)
+    assert torch.equal(augment(crops, AugmentParams(MIRRORED, still(5))), crops.flip(3))
 
 
 @pytest.mark.parametrize("coin", [UPRIGHT, MIRRORED])
@@ -53,7 +53,7 @@ def test_shifts_are_those_of_a_picture_padded_with_its_edge(coin: float) -> None
     count, size = 60, 40
     crops, person = crops_of(count, size), still(count)
     person[:, :2] = torch.rand((count, 2), generator=torch.Generator().manual_seed(0))
-    found = augment(crops, Draws(coin, person)).numpy()
+    found = augment(crops, AugmentParams(coin, person)).numpy()
     most, seen = round(SHIFT * size), set()
     for crop, (x, y), answer in zip(crops.numpy(), person[:, :2].tolist(), found, strict=True):
         upright = crop[:, :, ::-1] if coin == MIRRORED else crop
@@ -68,7 +68,7 @@ def test_brightness_and_contrast_are_those_of_the_formula() -> None:
     count = 40
     crops, person = crops_of(count), still(count)
     person[:, 2:4] = torch.rand((count, 2), generator=torch.Generator().manual_seed(0))
-    found = augment(crops, Draws(UPRIGHT, person)).numpy()
+    found = augment(crops, AugmentParams(UPRIGHT, person)).numpy()
     for crop, (bright, contrast), answer in zip(crops.numpy(), person[:, 2:4].double().tolist(), found, strict=True):
         pixels = crop.astype(np.float64)
         jittered = (pixels - pixels.mean()) * (1 - JITTER + 2 * JITTER * contrast) + pixels.mean()
@@ -80,7 +80,7 @@ def test_the_range_is_kept_at_its_ends() -> None:
     dark, light = torch.zeros((1, 3, 40, 40), dtype=torch.uint8), torch.full((1, 3, 40, 40), 255, dtype=torch.uint8)
     half = torch.cat([dark[..., :20], light[..., :20]], dim=3)
     crops = torch.cat([dark, light, half]).repeat(50, 1, 1, 1)
-    found = augment(crops, draw(0, 0, 150)).view(50, 3, 3, 40, 40)
+    found = augment(crops, draw_params(0, 0, 150)).view(50, 3, 3, 40, 40)
     assert found.dtype == torch.uint8
     assert int(found[:, 0].max()) == 0
     assert int(found[:, 1].min()) >= 255 * (1 - JITTER) - 1
@@ -93,7 +93,7 @@ def test_a_quarter_of_the_crops_hides_one_rectangle_in_their_mean_colour() -> No
     count, size = 2000, 32
     crops, person = crops_of(count, size), still(count)
     person[:, 4:] = torch.rand((count, 5), generator=torch.Generator().manual_seed(0))
-    found = augment(crops, Draws(UPRIGHT, person))
+    found = augment(crops, AugmentParams(UPRIGHT, person))
     changed = (found != crops).any(dim=1)  # (P, S, S)
     hidden = changed.any(dim=(1, 2))
     assert float(hidden.float().mean()) == pytest.approx(ERASED, abs=0.03)
@@ -112,23 +112,23 @@ def test_a_quarter_of_the_crops_hides_one_rectangle_in_their_mean_colour() -> No
 
 def test_draws_come_from_the_epochs_seed_and_the_batchs_number_alone() -> None:
     torch.manual_seed(1)
-    one = draw(5, 7, 20)
+    one = draw_params(5, 7, 20)
     torch.manual_seed(2)
-    two = draw(5, 7, 20)
+    two = draw_params(5, 7, 20)
     assert one.mirror == two.mirror
     assert torch.equal(one.person, two.person)
-    others = [draw(5, 8, 20), draw(6, 7, 20)]
+    others = [draw_params(5, 8, 20), draw_params(6, 7, 20)]
     assert all(not torch.equal(one.person, other.person) for other in others)
-    coins = [draw(5, number, 3).mirror for number in range(400)]
+    coins = [draw_params(5, number, 3).mirror for number in range(400)]
     assert float(np.mean(np.array(coins) < 0.5)) == pytest.approx(0.5, abs=0.08)
 
 
 def test_ranks_share_the_draws_of_the_joint_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = draw(5, 7, 9)
+    whole = draw_params(5, 7, 9)
     parts = []
     for part in np.array_split(np.arange(9), 2):
         monkeypatch.setattr("classify.data.augment.share", lambda _, part=part: part)
-        parts.append(draw(5, 7, 9))
+        parts.append(draw_params(5, 7, 9))
     assert {part.mirror for part in parts} == {whole.mirror}
     assert torch.equal(torch.cat([part.person for part in parts]), whole.person)
 
@@ -158,7 +158,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, FrameCro
 
 def batches(pictures: tuple[Tables, FrameCrops], generator: torch.Generator | None, **settings: Any) -> list[PairBatch]:
     config = small_config(**settings)
-    source = CropSource(*pictures, select(pictures[0], config)["train"], config, device=CPU)
+    source = CropSource(*pictures, select_splits(pictures[0], config)["train"], config, device=CPU)
     return list(source.epoch(generator))
 
 
@@ -206,7 +206,7 @@ def test_an_augmented_run_that_was_killed_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
     assert start(tmp_path / "cut") == whole
-    states = [load(tmp_path / name / "last.pth", resume=True).model for name in ("whole", "cut")]
+    states = [load_checkpoint(tmp_path / name / "last.pth", resume=True).model for name in ("whole", "cut")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert start(tmp_path / "plain", augmented=False) != whole
 
@@ -223,5 +223,5 @@ def test_every_epoch_draws_numbers_of_its_own(pictures: tuple[Tables, FrameCrops
 def test_half_the_batches_are_mirrored_at_full_strength(strength: float) -> None:
     crops = crops_of(1)
     for coin, mirrored in ((0.49 * strength, True), (0.51 * strength, False)):
-        answer = augment(crops, Draws(coin, still(1)), strength)
+        answer = augment(crops, AugmentParams(coin, still(1)), strength)
         assert torch.equal(answer, crops.flip(3) if mirrored else crops)

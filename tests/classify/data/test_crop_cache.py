@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from classify.data.batches import PairBatch
-from classify.data.crop_cache import GIB, PersonCache, PersonSource, keep_persons
-from classify.data.crops import CropSource, FrameCrops, StoredCrops, draw_groups, groups_of
-from classify.data.selection import Split, select
+from classify.data.crop_cache import GIB, CropCache, PersonInputs, build_crop_cache
+from classify.data.crops import CropSource, FrameCrops, StoredCrops, connected_groups, shuffle_groups
+from classify.data.selection import Split, select_splits
 from classify.train.end_to_end import train_end_to_end
 from configs.errors import MismatchError
 from extract.backbones.resnet import Backbone
@@ -55,17 +55,17 @@ def frame_crops(tables: Tables, paths: list[Path]) -> FrameCrops:
     return FrameCrops(tables, paths, 32)
 
 
-def kept(tables: Tables, crops: PersonSource, people: float, **settings: Any) -> PersonCache:
+def kept(tables: Tables, crops: PersonInputs, people: float, **settings: Any) -> CropCache:
     """A cache of so many crops."""
     config = small_config(crop_cache=people * CROP / GIB, **settings)
-    return keep_persons(crops, tables, select(tables, config), None, config)  # type: ignore[arg-type]
+    return build_crop_cache(crops, tables, select_splits(tables, config), None, config)  # type: ignore[arg-type]
 
 
 def epoch(
-    tables: Tables, persons: PersonSource, seed: int | None = 3, split: str = "train", **settings: Any
+    tables: Tables, persons: PersonInputs, seed: int | None = 3, split: str = "train", **settings: Any
 ) -> list[PairBatch]:
     config = small_config(**settings)
-    source = CropSource(tables, persons, select(tables, config)[split], config, device=CPU)
+    source = CropSource(tables, persons, select_splits(tables, config)[split], config, device=CPU)
     return list(source.epoch(None if seed is None else torch.Generator().manual_seed(seed)))
 
 
@@ -86,7 +86,7 @@ def test_a_frame_is_decoded_once_and_later_epochs_decode_none(
     persons = kept(tables, frame_crops(*pictures), 1000)
     first = epoch(tables, persons, batch_size=2, num_workers=workers)
     train = sorted(
-        paths[frame] for frame in np.unique(tables.pair_frame[select(tables, small_config())["train"].pairs])
+        paths[frame] for frame in np.unique(tables.pair_frame[select_splits(tables, small_config())["train"].pairs])
     )
     assert sorted(decoded) == train
     decoded.clear()
@@ -103,14 +103,14 @@ def test_who_does_not_fit_is_read_again(
     total = len(np.unique(tables.pair))
     with caplog.at_level(logging.INFO, "stage2"):
         persons = kept(tables, frame_crops(*pictures), people)
-    assert people - 5 < persons.kept <= people
-    assert f"crops of {persons.kept} of {total} people" in caplog.text
+    assert people - 5 < persons.size <= people
+    assert f"crops of {persons.size} of {total} people" in caplog.text
     batches = [epoch(tables, persons, batch_size=24, split=split, seed=None) for split in ("train", "val", "test")]
     decoded.clear()
     again = [epoch(tables, persons, batch_size=24, split=split, seed=None) for split in ("train", "val", "test")]
     offset = np.cumsum([len(np.unique(tables.pair[tables.pair_frame == frame])) for frame in range(FRAMES)])
-    assert persons.kept in (0, *offset.tolist())  # no frame is kept in part
-    assert decoded == [paths[frame] for frame in range(FRAMES) if offset[frame] > persons.kept]  # train's come first
+    assert persons.size in (0, *offset.tolist())  # no frame is kept in part
+    assert decoded == [paths[frame] for frame in range(FRAMES) if offset[frame] > persons.size]  # train's come first
     plain = frame_crops(*pictures)
     fresh = [epoch(tables, plain, batch_size=24, split=split, seed=None) for split in ("train", "val", "test")]
     assert all(same(*both) for both in zip(batches, again, strict=True))
@@ -187,10 +187,10 @@ def test_frozen_maps_are_made_once_a_person(
     tables, _ = pictures
     config = small_config(freeze_blocks=blocks)
     backbone = still_backbone(blocks)
-    persons = keep_persons(frame_crops(*pictures), tables, select(tables, config), backbone, config)
+    persons = build_crop_cache(frame_crops(*pictures), tables, select_splits(tables, config), backbone, config)
     forwarded.clear()
     first = epoch(tables, persons, freeze_blocks=blocks, num_workers=2)
-    train = select(tables, config)["train"]
+    train = select_splits(tables, config)["train"]
     assert sum(forwarded) == len(np.unique(tables.pair[train.pairs]))
     forwarded.clear()
     decoded.clear()
@@ -216,13 +216,13 @@ def test_a_run_on_frozen_maps_is_the_run_without_them(
     monkeypatch.setattr("classify.train.run.plot_run", lambda *_: None)
 
     def start(name: str, gib: float) -> list[Tensor]:
-        from classify.model.checkpoint import load
+        from classify.model.checkpoint import load_checkpoint
 
         config = small_config(tmp_path / name, freeze_blocks=2, crop_cache=gib, epochs=2)
         crops = frame_crops(*pictures)
         forwarded.clear()
         run = train_end_to_end(pictures[0], crops, still_backbone(2), config, ABOUT)
-        return list(load(run.folder / "last.pth", resume=True).model.values())
+        return list(load_checkpoint(run.folder / "last.pth", resume=True).model.values())
 
     with_maps = start("maps", 1.0)
     few = sum(forwarded)
@@ -239,8 +239,8 @@ def test_crops_are_kept_where_maps_would_not_do(pictures: tuple[Tables, list[Pat
     """Augmented crops give other maps each time; and what 0.5 MiB does not hold as maps it holds as crops."""
     tables, _ = pictures
     config = small_config(freeze_blocks=1, **settings)
-    persons = keep_persons(frame_crops(*pictures), tables, select(tables, config), still_backbone(1), config)
-    assert persons.kept == len(np.unique(tables.pair))
+    persons = build_crop_cache(frame_crops(*pictures), tables, select_splits(tables, config), still_backbone(1), config)
+    assert persons.size == len(np.unique(tables.pair))
     assert persons(np.unique(tables.pair)[:2]).dtype == torch.uint8
 
 
@@ -276,7 +276,7 @@ def test_stored_crops_of_another_size_are_refused_by_name(pictures: tuple[Tables
 
 def test_groups_are_the_chains_of_shared_persons() -> None:
     pairs = np.array([[5, 9], [0, 1], [30, 31], [1, 2], [9, 30], [7, 8], [2, 3]])
-    groups = groups_of(pairs).tolist()
+    groups = connected_groups(pairs).tolist()
     assert groups[0] == groups[2] == groups[4]
     assert groups[1] == groups[3] == groups[6]
     assert len(set(groups)) == 3 == max(groups) + 1
@@ -285,8 +285,8 @@ def test_groups_are_the_chains_of_shared_persons() -> None:
 def test_training_draws_groups_together_and_every_sample_once() -> None:
     tables = make_tables(frames=20)
     pairs = tables.pair
-    groups = groups_of(pairs)
-    orders = [draw_groups(groups, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    groups = connected_groups(pairs)
+    orders = [shuffle_groups(groups, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
     for order in orders:
@@ -302,7 +302,7 @@ def test_groups_save_passes(pictures: tuple[Tables, list[Path]]) -> None:
     crops = frame_crops(*pictures)
     grouped = sum(len(batch.persons) for batch in epoch(tables, crops, batch_size=8))
     config = small_config(batch_size=8)
-    split = select(tables, config)["train"]
+    split = select_splits(tables, config)["train"]
     sampled = CropSource(tables, crops, split, config, device=CPU, balanced=True)
     drawn = sum(len(batch.persons) for batch in sampled.epoch(torch.Generator().manual_seed(3)))
     assert grouped < 0.8 * drawn
@@ -326,7 +326,7 @@ def test_kept_maps_have_the_gradients_of_crops(pictures: tuple[Tables, list[Path
     backbone, config, wanted = still_backbone(2), small_config(freeze_blocks=2), np.unique(tables.pair)[:9]
     crops = frame_crops(*pictures)
     gradients = []
-    for persons in (crops, keep_persons(crops, tables, select(tables, config), backbone, config)):
+    for persons in (crops, build_crop_cache(crops, tables, select_splits(tables, config), backbone, config)):
         backbone.zero_grad()
         backbone(persons(wanted)).square().sum().backward()
         gradients.append([parameter.grad for parameter in backbone.parameters() if parameter.grad is not None])

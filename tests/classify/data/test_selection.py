@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.data.selection import select, select_split
+from classify.data.selection import select_split, select_splits
 from configs.classes import PairClass
 from configs.errors import SplitError
 from configs.splits import SPLIT_NAMES, SceneSplit
@@ -17,7 +17,7 @@ SETS = (("walking together",), ("conversation", "sitting together"), ("conversat
 
 def test_parts_are_disjoint_by_scene_and_complete() -> None:
     tables = make_tables()
-    splits = select(tables, small_config())
+    splits = select_splits(tables, small_config())
     rows = np.concatenate([splits[name].pairs for name in SPLIT_NAMES])
     assert sorted(rows.tolist()) == list(range(len(tables.pair)))
     for name in SPLIT_NAMES:
@@ -47,12 +47,12 @@ def test_classes_are_configuration() -> None:
 def test_an_empty_part_is_refused_by_name() -> None:
     tables = make_tables(scenes=("a", "c"))
     with pytest.raises(SplitError, match="test split"):
-        select(tables, small_config())
+        select_splits(tables, small_config())
     with pytest.raises(SplitError, match="val split"):
-        select(make_tables(), small_config(split=SceneSplit(("a",), ("nowhere",), ("d",))))
+        select_splits(make_tables(), small_config(split=SceneSplit(("a",), ("nowhere",), ("d",))))
     none = with_labels(make_tables(), np.zeros(200), (("waving",),))
     with pytest.raises(SplitError, match="no pair of a configured class"):
-        select(none, small_config())
+        select_splits(none, small_config())
 
 
 def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -61,7 +61,7 @@ def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
     config = replace(small_config(), classes=(*small_config().classes, PairClass("Talk", ("conversation",))))
     with caplog.at_level(logging.INFO, "stage2"):
-        log_selection(tables, config, select(tables, config))
+        log_selection(tables, config, select_splits(tables, config))
     text = caplog.text
     assert "extra" in text
     assert "make no class" in text

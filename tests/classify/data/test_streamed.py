@@ -10,9 +10,9 @@ import torch
 
 import extract.units.plan
 from classify.data.batches import PairBatch
-from classify.data.cached import Visual
+from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
-from classify.data.streamed import StreamedVisual, open_features
+from classify.data.streamed import StreamedFeatures, open_features
 from classify.inference.finished_run import evaluate_on_store
 from classify.pipeline import train
 from configs.errors import IntegrityError
@@ -68,7 +68,7 @@ def samples(batches: list[PairBatch]) -> list[tuple[bytes, ...]]:
 def test_an_epoch_has_each_sample_once_in_full_batches(path: Path, window: int, batch_size: int) -> None:
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
-    source = StreamedVisual(stored, CPU, window).source(stored.tables, split, batch_size)
+    source = StreamedFeatures(stored, CPU, window).source(stored.tables, split, batch_size)
     batches = list(source.epoch(torch.Generator().manual_seed(1)))
     sizes = [len(batch.label) for batch in batches]
     assert sizes[:-1] == [batch_size] * (source.batches - 1)
@@ -77,22 +77,22 @@ def test_an_epoch_has_each_sample_once_in_full_batches(path: Path, window: int, 
     spatial = sorted(row.tobytes() for row in features.tables.spatial[split.pairs])
     assert sorted(row.numpy().tobytes() for b in batches for row in b.spatial) == spatial
     if features.visual_flipped is None:
-        whole = Visual.load(features, CPU).source(features.tables, split, batch_size)
+        whole = CachedFeatures.load(features, CPU).source(features.tables, split, batch_size)
         assert sorted(samples(batches)) == sorted(samples(list(whole.epoch())))
 
 
 def test_in_order_it_is_the_source_in_memory(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
-    streamed = StreamedVisual(stored, CPU, 2).source(stored.tables, split, 9)
-    whole = Visual.load(features, CPU).source(features.tables, split, 9)
+    streamed = StreamedFeatures(stored, CPU, 2).source(stored.tables, split, 9)
+    whole = CachedFeatures.load(features, CPU).source(features.tables, split, 9)
     assert samples(list(streamed.epoch())) == samples(list(whole.epoch()))
 
 
 def test_windows_mix_their_units_and_epochs_differ(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
-    source = StreamedVisual(stored, CPU, 4).source(stored.tables, split, 8)
+    source = StreamedFeatures(stored, CPU, 4).source(stored.tables, split, 8)
     generator = torch.Generator().manual_seed(1)
     orders = [[row.numpy().tobytes() for b in source.epoch(generator) for row in b.spatial] for _ in range(2)]
     assert orders[0] != orders[1]
@@ -111,7 +111,7 @@ def test_a_balanced_epoch_draws_as_often_as_there_are_samples(path: Path) -> Non
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
     rare = Split("train", split.pairs, np.where(np.arange(len(split.pairs)) < 3, 1, 0))
-    source = StreamedVisual(stored, CPU, 3).source(stored.tables, rare, 8, balanced=True)
+    source = StreamedFeatures(stored, CPU, 3).source(stored.tables, rare, 8, balanced=True)
     labels = torch.cat([b.label for b in source.epoch(torch.Generator().manual_seed(0))])
     assert len(labels) == source.samples
     assert 0.3 < labels.float().mean() < 0.7
@@ -120,14 +120,14 @@ def test_a_balanced_epoch_draws_as_often_as_there_are_samples(path: Path) -> Non
 def test_chunks_are_the_persons_features(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     persons = np.unique(np.random.default_rng(0).integers(0, len(features.visual), 60))
-    for visual in (StreamedVisual(stored, CPU, 1), Visual.load(features, CPU)):
+    for visual in (StreamedFeatures(stored, CPU, 1), CachedFeatures.load(features, CPU)):
         assert torch.equal(torch.cat(list(visual.chunks(persons))), torch.from_numpy(features.visual[persons]))
 
 
 def test_what_fits_is_taken_into_memory(path: Path) -> None:
     assert isinstance(open_features(path, CPU, 0.0), Features)
     assert isinstance(open_features(path, CPU, 1e-6), StoredFeatures)
-    assert StreamedVisual.within(open_stored(path), CPU, 1.0).window == 1
+    assert StreamedFeatures.within(open_stored(path), CPU, 1.0).window == 1
 
 
 def test_a_shard_damaged_between_two_epochs_is_noticed(path: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_shard_damaged_between_two_epochs_is_noticed(path: Path, tmp_path: Pat
     copy = shutil.copytree(path, tmp_path / "copy")
     stored = open_stored(copy)
     split = all_pairs(load_store(copy))
-    source = StreamedVisual(stored, CPU, 1).source(stored.tables, split, 8)
+    source = StreamedFeatures(stored, CPU, 1).source(stored.tables, split, 8)
     list(source.epoch())
     shard = copy / "shards" / stored.manifest.units[3].shard
     content = bytearray(shard.read_bytes())

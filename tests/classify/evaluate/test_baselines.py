@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from classify.data.selection import select
-from classify.evaluate.baselines import knn, majority, spatial_only
+from classify.data.selection import select_splits
+from classify.evaluate.baselines import knn_baseline, majority_baseline, spatial_baseline
 from classify.model.losses import Objective
 from classify.train.cached import train_cached
 from store.index import nearest
@@ -31,7 +31,7 @@ def test_neighbours_tell_separate_clouds_apart() -> None:
     for name, count in (("train", 120), ("val", 30), ("test", 30)):
         label = np.arange(count) % 3
         pairs[name] = ((np.eye(3)[label] * 6 + rng.normal(size=(count, 3))).astype(np.float32), label.astype(np.int64))
-    assert knn(pairs, 3)["mpca"] > 0.95
+    assert knn_baseline(pairs, 3)["mpca"] > 0.95
 
 
 def test_neighbours_of_a_rare_class_are_heard() -> None:
@@ -41,15 +41,15 @@ def test_neighbours_of_a_rare_class_are_heard() -> None:
         label = np.repeat([0, 1], sizes)
         rows = rng.normal(size=(len(label), 4)) + label[:, None] * 1.2  # clouds that overlap
         pairs[name] = (rows.astype(np.float32), label)
-    found = knn(pairs, 2)
+    found = knn_baseline(pairs, 2)
     assert found["k"] > 1
     assert min(found["per_class_accuracy"]) > 0.6
 
 
 def test_the_majority_is_the_training_splits() -> None:
     tables = make_tables()
-    splits = select(tables, small_config())
-    found = majority(splits, 3)
+    splits = select_splits(tables, small_config())
+    found = majority_baseline(splits, 3)
     expected = np.bincount(splits["train"].labels).argmax()
     assert found["class"] == expected
     assert found["accuracy"] == pytest.approx((splits["test"].labels == expected).mean())
@@ -60,13 +60,13 @@ def test_spatial_features_alone_learn_what_they_can(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 4)
     tables = make_tables(frames=20)
     tables.spatial[:, 2] = tables.label + np.random.default_rng(0).normal(0, 0.2, len(tables.label))
-    splits = select(tables, small_config())
-    objective = Objective.of(small_config(), [1.0, 1.0, 1.0], torch.device("cpu"))
+    splits = select_splits(tables, small_config())
+    objective = Objective.from_config(small_config(), [1.0, 1.0, 1.0], torch.device("cpu"))
     before = torch.get_rng_state()
-    one = spatial_only(tables, splits, objective, False, 0)
+    one = spatial_baseline(tables, splits, objective, False, 0)
     assert torch.equal(torch.get_rng_state(), before)
     assert one["mpca"] > 0.9
-    assert one == spatial_only(tables, splits, objective, False, 0)
+    assert one == spatial_baseline(tables, splits, objective, False, 0)
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:

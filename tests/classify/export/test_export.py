@@ -19,7 +19,7 @@ import classify.export.export
 from classify.export.classifier import Inputs, PairClassifier, pair_spatial
 from classify.export.export import PROBES, TOLERANCE, difference, export, random_inputs
 from classify.export.formats import read_safetensors
-from classify.model.checkpoint import BEST, CACHED, END_TO_END, About, save
+from classify.model.checkpoint import BEST, CACHED, END_TO_END, RunInfo, save_checkpoint
 from classify.model.head import Stage2Model, build_head
 from configs.errors import CheckpointError, ConfigError, ExportError, MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -74,9 +74,9 @@ def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, S
     head = build_head(config, loaded.backbone.out_dim)
     head.fit_scale([torch.rand(50, loaded.backbone.out_dim)], torch.rand(50, 8))
     model = Stage2Model(backbone, head).eval()
-    about = About(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
+    about = RunInfo(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
     kept = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)
-    save(folder / BEST, about, kept, {"epoch": 1})
+    save_checkpoint(folder / BEST, about, kept, {"epoch": 1})
     return folder, model
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from classify.model.checkpoint import CACHED, About, build_model, load, restore, save
+from classify.model.checkpoint import CACHED, RunInfo, build_model, load_checkpoint, load_state, save_checkpoint
 from classify.model.head import Stage2Model, build_head
 from configs.errors import CheckpointError, StorageError
 from tests.factories import small_config
 
-ABOUT = About(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+ABOUT = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
 RECORD = {"epoch": 3, "val_mpca": 0.5}
 
 
@@ -26,7 +26,7 @@ def model() -> Stage2Model:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
-    save(path, ABOUT, model(), RECORD)
+    save_checkpoint(path, ABOUT, model(), RECORD)
     return path
 
 
@@ -36,29 +36,29 @@ def content(path: Path) -> dict[str, Any]:
 
 
 def test_what_is_written_comes_back(written: Path) -> None:
-    found = load(written)
-    assert (found.about, found.epoch, found.metrics, found.extra) == (ABOUT, 3, RECORD, {})
+    found = load_checkpoint(written)
+    assert (found.info, found.epoch, found.metrics, found.extra) == (ABOUT, 3, RECORD, {})
     again, first = build_model(found, nn.Identity()).state_dict(), model().state_dict()
     assert all(torch.equal(again[key], first[key]) for key in first)
     assert list(written.parent.iterdir()) == [written]
 
 
 def test_the_same_model_makes_the_same_bytes(written: Path, tmp_path: Path) -> None:
-    save(tmp_path / "best_model.pth", ABOUT, model(), RECORD)
+    save_checkpoint(tmp_path / "best_model.pth", ABOUT, model(), RECORD)
     assert (tmp_path / "best_model.pth").read_bytes() == written.read_bytes()
 
 
 def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "last.pth", ABOUT, model(), RECORD)
+    save_checkpoint(tmp_path / "last.pth", ABOUT, model(), RECORD)
 
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.write", full)
     with pytest.raises(StorageError):
-        save(tmp_path / "last.pth", ABOUT, model(), RECORD | {"epoch": 4})
+        save_checkpoint(tmp_path / "last.pth", ABOUT, model(), RECORD | {"epoch": 4})
     monkeypatch.undo()
-    assert load(tmp_path / "last.pth").epoch == 3
+    assert load_checkpoint(tmp_path / "last.pth").epoch == 3
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_field_is_named(
     change(values)
     torch.save(values, tmp_path / "c.pth")
     with pytest.raises(CheckpointError, match=named):
-        load(tmp_path / "c.pth")
+        load_checkpoint(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize(
@@ -119,29 +119,29 @@ def test_a_wrong_field_is_named(
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(written: Path, key: str, value: torch.Tensor | None) -> None:
-    state = dict(load(written).model)
+    state = dict(load_checkpoint(written).model)
     state.pop(key, None)
     if value is not None:
         state[key] = value
     with pytest.raises(CheckpointError, match=key):
-        restore(model(), state, "c.pth")
+        load_state(model(), state, "c.pth")
 
 
 @pytest.mark.parametrize("value", [[1, 2], torch.zeros(3), 7, {}])
 def test_other_files_of_torch_are_refused(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "c.pth")
     with pytest.raises(CheckpointError):
-        load(tmp_path / "c.pth")
+        load_checkpoint(tmp_path / "c.pth")
 
 
 def test_a_best_model_is_not_resumed_from(written: Path) -> None:
     with pytest.raises(CheckpointError, match="optimizer"):
-        load(written, resume=True)
+        load_checkpoint(written, resume=True)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
-        load(tmp_path / "nowhere.pth")
+        load_checkpoint(tmp_path / "nowhere.pth")
 
 
 def test_nothing_that_a_file_holds_is_run(tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ def test_nothing_that_a_file_holds_is_run(tmp_path: Path) -> None:
 
     torch.save({"model": Trap()}, tmp_path / "c.pth")
     with pytest.raises(CheckpointError):
-        load(tmp_path / "c.pth")
+        load_checkpoint(tmp_path / "c.pth")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_every_damage_is_refused_or_harmless(written: Path, tmp_path: Path) -> None:
-    data, intact = written.read_bytes(), load(written).model
+    data, intact = written.read_bytes(), load_checkpoint(written).model
     rng = np.random.default_rng(0)
     path = tmp_path / "c.pth"
     refused = 0
@@ -166,7 +166,7 @@ def test_every_damage_is_refused_or_harmless(written: Path, tmp_path: Path) -> N
             damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged if rng.random() < 0.7 else damaged[: rng.integers(len(data))])
         try:
-            found = load(path).model
+            found = load_checkpoint(path).model
         except CheckpointError:
             refused += 1
         else:  # the flip fell on what nothing reads

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classify.inference.finished_run import evaluate_features
-from classify.model.checkpoint import load
+from classify.model.checkpoint import load_checkpoint
 from classify.report.log import console, run_log
 from classify.report.plots import plot_run
 from classify.report.results import write_json
@@ -58,7 +58,7 @@ def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=0.8)
     run = train_cached(features, small_config(tmp_path / "run", epochs=40, learning_rate=3e-2), {})
     assert run.results["best_epoch"] < run.results["epochs_run"]
-    checkpoint = load(run.folder / "best_model.pth")
+    checkpoint = load_checkpoint(run.folder / "best_model.pth")
     assert checkpoint.epoch == run.results["best_epoch"]
     again = evaluate_features(checkpoint, features, {}, split="test", device=torch.device("cpu"))
     assert again["confusion_matrix"] == run.results["test_confusion_matrix"]

@@ -27,7 +27,7 @@ def model_of(config: ResNetStage2Config) -> Stage2Model:
 
 
 def step_of(config: ResNetStage2Config, model: Stage2Model) -> AutogradStep:
-    return AutogradStep(model, Objective.of(config, (0.5, 1.0, 1.5), CPU), config)
+    return AutogradStep(model, Objective.from_config(config, (0.5, 1.0, 1.5), CPU), config)
 
 
 def batch_of(seed: int, pairs: int = 6, persons: int = 7) -> PairBatch:

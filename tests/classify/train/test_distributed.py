@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from classify.model.checkpoint import load
+from classify.model.checkpoint import load_checkpoint
 from cli import main
 from configs.splits import SceneSplit
 from tests.jrdb_folder import write_folder
@@ -61,7 +61,7 @@ def test_two_processes_train_as_one_does(place: Path, joint: subprocess.Complete
     results = [json.loads((place / run / "final_results.json").read_text()) for run in ("one", "two")]
     assert results[0]["test_pairs"] == results[1]["test_pairs"] > 0
     assert results[0]["baselines"]["knn"] == results[1]["baselines"]["knn"]
-    states = [load(place / run / "best_model.pth").model for run in ("one", "two")]
+    states = [load_checkpoint(place / run / "best_model.pth").model for run in ("one", "two")]
     for key, tensor in states[0].items():
         assert torch.allclose(tensor, states[1][key], rtol=1e-2, atol=1e-3), key
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cli
-from classify.model.checkpoint import load, part
+from classify.model.checkpoint import load_checkpoint, substate
 from configs.splits import JRDB_SPLIT
 from extract.backbones.resnet import Backbone
 from tests.jrdb_folder import write_folder
@@ -97,7 +97,7 @@ def test_another_backbones_head_and_store_are_refused_by_name(place: Path, capsy
 
 def test_batchnorm_moves_only_where_asked(place: Path) -> None:
     def buffers(folder: str) -> dict[str, torch.Tensor]:
-        state = part(load(place / folder / "last.pth", resume=True).model, "backbone.")
+        state = substate(load_checkpoint(place / folder / "last.pth", resume=True).model, "backbone.")
         return {key: tensor for key, tensor in state.items() if "running" in key}
 
     options = ("--epochs", "1", "--batchnorm", "train", "--checkpoint_dir", "moving", "--overwrite")
@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on(
     best = json.loads((place / "head/final_results.json").read_text())["best_val_mpca"]
     assert history(whole)[0]["val_mpca"] == best
     assert bool(options) == (history(whole)[-1]["train_loss"] != history(place / "tuned")[-1]["train_loss"])
-    states = [load(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
+    states = [load_checkpoint(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -149,7 +149,7 @@ def test_stored_crops_train_as_images_do_and_need_no_images(place: Path, capsys:
         assert run(*tune[:-2], "--checkpoint_dir", "never") != 0
     finally:
         Path("elsewhere").rename("data")
-    states = [load(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "unkept")]
+    states = [load_checkpoint(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "unkept")]
     for name, state in zip(("stored", "unkept"), states[1:], strict=True):
         assert history(place / name) == history(place / "tuned")
         assert all(torch.equal(state[key], states[0][key]) for key in state)

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def objective(config: ResNetStage2Config) -> Objective:
-    return Objective.of(config, (0.5, 1.0, 1.5), CPU)
+    return Objective.from_config(config, (0.5, 1.0, 1.5), CPU)
 
 
 def head_of(config: ResNetStage2Config, dtype: torch.dtype = torch.float32) -> FusionHead:

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from classify.data.batches import draw_order, sampling_weights
-from classify.data.cached import CachedSource, Visual
-from classify.data.selection import Split, select
-from classify.evaluate.history import best_of, epochs_without_gain
-from classify.model.checkpoint import CACHED, About, load
+from classify.data.cached import CachedFeatures, CachedSource
+from classify.data.selection import Split, select_splits
+from classify.evaluate.history import best_record, epochs_without_improvement
+from classify.model.checkpoint import CACHED, RunInfo, load_checkpoint
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.report.log import log_configuration, log_data
@@ -35,14 +35,14 @@ def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings
     folder.mkdir(exist_ok=True)
     config = small_config(**settings)
     features = make_features(make_tables(), signal=signal)
-    splits = select(features.tables, config)
-    visual = Visual.load(features, torch.device("cpu"))
+    splits = select_splits(features.tables, config)
+    visual = CachedFeatures.load(features, torch.device("cpu"))
     sources = [CachedSource(features.tables, visual, splits[name], config.batch_size) for name in ("train", "val")]
-    about = About(CACHED, config, 16, {}, "", (1.0, 1.0, 1.0))
+    about = RunInfo(CACHED, config, 16, {}, "", (1.0, 1.0, 1.0))
     torch.manual_seed(config.seed)
     model = Stage2Model(nn.Identity(), build_head(config, 16))
-    objective = Objective.of(config, about.class_weight, torch.device("cpu"))
-    last = load(folder / "last.pth", resume=True) if resume else None
+    objective = Objective.from_config(config, about.class_weight, torch.device("cpu"))
+    last = load_checkpoint(folder / "last.pth", resume=True) if resume else None
     moving = MovingHead(model.head, config)
     fitted = Fitted(model, moving, about, folder)
     return drive_together([fit(fitted, *sources, objective, warm=False, resume=last)], [moving], objective)[0]
@@ -70,8 +70,8 @@ def test_the_schedule_moves_each_step(tmp_path: Path) -> None:
 
 def test_the_best_epoch_is_by_mpca_then_loss_then_first() -> None:
     history = [record(1, 0.5), record(2, 0.6, 0.9), record(3, 0.6, 0.8), record(4, 0.6, 0.8), record(5, 0.4, 0.1)]
-    assert best_of(history)["epoch"] == 3
-    assert epochs_without_gain(history) == 3  # the MPCA stopped rising at epoch 2
+    assert best_record(history)["epoch"] == 3
+    assert epochs_without_improvement(history) == 3  # the MPCA stopped rising at epoch 2
 
 
 def test_patience_counts_epochs_without_a_higher_mpca(tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_the_sampler_evens_out_the_classes() -> None:
 
 def test_exchanged_pairs_train_to_the_same_bits() -> None:
     tables = make_tables()
-    visual = Visual.load(make_features(tables), torch.device("cpu"))
-    split = select(tables, small_config())["train"]
+    visual = CachedFeatures.load(make_features(tables), torch.device("cpu"))
+    split = select_splits(tables, small_config())["train"]
     exchanged = replace(tables, pair=tables.pair[:, ::-1].copy())
     for one, other in zip(
         CachedSource(tables, visual, split, 7).epoch(torch.Generator().manual_seed(1)),
@@ -192,4 +192,4 @@ def test_gradients_reach_all_that_is_trained_and_nothing_that_is_frozen() -> Non
         Objective(torch.ones(3), 0.1, 0.05).loss(logits, rows).backward()
         assert all((parameter.grad is None) == frozen for parameter in model.backbone.parameters())
         assert all(parameter.grad is not None for parameter in model.head.parameters())
-        assert len(model.trainable()) == sum(1 for _ in (model.head if frozen else model).parameters())
+        assert len(model.trainable_parameters()) == sum(1 for _ in (model.head if frozen else model).parameters())

@@ -38,22 +38,22 @@ def batch(size: int = 32) -> PairBatch:
     return PairBatch(crops, rows[0], rows[1], torch.rand(3, 8, generator=generator), torch.tensor([0, 1, 2]))
 
 
-def groups_of(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
-    objective = Objective.of(config, [1.0] * 3, torch.device("cpu"))
+def connected_groups(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
+    objective = Objective.from_config(config, [1.0] * 3, torch.device("cpu"))
     return AutogradStep(model, objective, config).optimizer.param_groups
 
 
 def test_each_stage_has_its_rate() -> None:
     config = small_config(learning_rate=1e-3, backbone_lr=1e-4, layer_decay=0.5)
     model = model_of(config)
-    rates = {id(p): group["scale"] * 1e-3 for group in groups_of(model, config) for p in group["params"]}
+    rates = {id(p): group["scale"] * 1e-3 for group in connected_groups(model, config) for p in group["params"]}
     wanted = {"head": 1e-3, "layer4": 1e-4, "layer3": 5e-5, "layer2": 2.5e-5, "layer1": 1.25e-5, "stem": 6.25e-6}
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(wanted[stage_of(name)]), name
-    plain = groups_of(model_of(small_config()), small_config())
+    plain = connected_groups(model_of(small_config()), small_config())
     assert [group["scale"] for group in plain] == [1.0]
     tiny = small_config(learning_rate=1e-3, backbone_lr=1e-4)
-    groups = groups_of(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
+    groups = connected_groups(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
     assert [group["scale"] for group in groups] == pytest.approx([0.1, 1.0])
 
 
@@ -63,7 +63,7 @@ def test_frozen_stages_do_not_move(count: int, moving_norm: bool) -> None:
     still = set(NAMES[: count + 1] if count else ())
     model = model_of(small_config(), count, moving_norm).train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    optimizer = torch.optim.SGD(model.trainable(), lr=0.1)
+    optimizer = torch.optim.SGD(model.trainable_parameters(), lr=0.1)
     model(batch(64)).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (stage_of(name) in still), name

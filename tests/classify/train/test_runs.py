@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from classify.data.cached import CachedSource, Visual
+from classify.data.cached import CachedFeatures, CachedSource
 from classify.data.crops import CropSource, FrameCrops
-from classify.data.selection import select
+from classify.data.selection import select_splits
 from classify.inference.finished_run import evaluate_crops, evaluate_features
-from classify.model.checkpoint import build_model, load
+from classify.model.checkpoint import build_model, load_checkpoint
 from classify.train.cached import train_cached, train_heads
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
@@ -78,7 +78,7 @@ def test_every_fusion_learns(tmp_path: Path, fusion: str) -> None:
 @pytest.mark.parametrize("balance", ["none", "loss", "sampler"])
 def test_every_balance_trains(tmp_path: Path, balance: str) -> None:
     run = cached(tmp_path / "r", balance=balance)
-    weight = load(run.folder / "best_model.pth").about.class_weight
+    weight = load_checkpoint(run.folder / "best_model.pth").info.class_weight
     assert (len(set(weight)) > 1) == (balance == "loss")
 
 
@@ -97,7 +97,7 @@ def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
     assert history(one) == history(two)
     assert history(one) != history(other)
     assert (one.folder / "best_model.pth").read_bytes() != (other.folder / "best_model.pth").read_bytes()
-    states = [load(run.folder / "best_model.pth").model for run in (one, two)]
+    states = [load_checkpoint(run.folder / "best_model.pth").model for run in (one, two)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -139,7 +139,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
     monkeypatch.setattr(fit, "_keep", keep)
     resumed = start(tmp_path / "cut", resume=True)
     assert history(resumed) == history(whole)
-    states = [load(run.folder / "best_model.pth").model for run in (whole, resumed)]
+    states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -172,7 +172,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
         start(tmp_path / "cut")
     resumed = start(tmp_path / "cut")  # `calls` has passed `step`: nothing dies again
     assert history(resumed) == history(whole)
-    states = [load(run.folder / "best_model.pth").model for run in (whole, resumed)]
+    states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -180,11 +180,11 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
     backbone = TinyBackbone(freeze=True)
     features = features_of(backbone, *pictures)
     run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
-    checkpoint = load(run.folder / "best_model.pth")
-    split = select(pictures[0], small_config())["test"]
+    checkpoint = load_checkpoint(run.folder / "best_model.pth")
+    split = select_splits(pictures[0], small_config())["test"]
     device = torch.device("cpu")
     sources = (
-        CachedSource(pictures[0], Visual.load(features, device), split, 8),
+        CachedSource(pictures[0], CachedFeatures.load(features, device), split, 8),
         CropSource(*with_crops(*pictures), split, small_config(), device=device),
     )
     models = (build_model(checkpoint, nn.Identity()), build_model(checkpoint, backbone))
@@ -201,7 +201,7 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
 def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
     backbone = TinyBackbone()
     head = train_cached(features_of(backbone, *pictures), small_config(tmp_path / "head"), ABOUT)
-    start = load(head.folder / "best_model.pth")
+    start = load_checkpoint(head.folder / "best_model.pth")
     tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), ABOUT, start=start)  # type: ignore[arg-type]
     first = history(tuned)[0]
     best = max(history(head), key=lambda record: (record["val_mpca"], -record["val_loss"]))
@@ -229,7 +229,7 @@ def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
 
 def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> None:
     tables, paths = pictures
-    split = select(tables, small_config())["train"]
+    split = select_splits(tables, small_config())["train"]
     source = CropSource(
         *with_crops(tables, paths), split, replace(small_config(), batch_size=24), device=torch.device("cpu")
     )
@@ -244,7 +244,7 @@ def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: int) -> None:
     def batches(config: ResNetStage2Config) -> list[Any]:
-        split = select(pictures[0], config)["train"]
+        split = select_splits(pictures[0], config)["train"]
         source = CropSource(*with_crops(*pictures), split, config, device=torch.device("cpu"))
         return list(source.epoch(torch.Generator().manual_seed(3)))
 
@@ -256,8 +256,8 @@ def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: in
 def test_two_views_are_used_in_training_alone() -> None:
     tables = make_tables()
     features = make_features(tables, views=2)
-    split = select(tables, small_config())["train"]
-    source = CachedSource(tables, Visual.load(features, torch.device("cpu")), split, 8)
+    split = select_splits(tables, small_config())["train"]
+    source = CachedSource(tables, CachedFeatures.load(features, torch.device("cpu")), split, 8)
     upright = torch.from_numpy(features.visual)
     for batch in source.epoch():
         assert torch.isin(batch.persons, upright).all()
@@ -322,7 +322,7 @@ def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:
     run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
     with pytest.raises(MismatchError, match="weights_sha256"):
         evaluate_features(
-            load(run.folder / "best_model.pth"),
+            load_checkpoint(run.folder / "best_model.pth"),
             features,
             ABOUT | {"weights_sha256": "1"},
             split="test",
@@ -353,12 +353,12 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     data = bytearray(path.read_bytes())
     (tmp_path / "cut.pth").write_bytes(data[: int(share * len(data))])
     with pytest.raises(CheckpointError):
-        load(tmp_path / "cut.pth")
+        load_checkpoint(tmp_path / "cut.pth")
     data[int(share * len(data))] ^= 4
     (tmp_path / "flipped.pth").write_bytes(data)
     try:
-        state = load(tmp_path / "flipped.pth").model
+        state = load_checkpoint(tmp_path / "flipped.pth").model
     except CheckpointError:
         return
-    intact = load(path).model  # the flip fell on padding, which nothing reads
+    intact = load_checkpoint(path).model  # the flip fell on padding, which nothing reads
     assert all(torch.equal(state[key], intact[key]) for key in intact)
