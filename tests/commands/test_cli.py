@@ -48,7 +48,7 @@ def test_every_command_explains_itself(path: tuple[str, ...], command: click.Com
         if isinstance(option, click.Option) and option.name not in {"epochs", "weight_decay", "seed"}:
             assert option.help or option.type.name == "choice", option.name
     if path[0] != "store":
-        assert f"stage2 {path[0]}" in (ROOT / "README.md").read_text()
+        assert f"stage2 {path[0]}" in (ROOT / "docs" / "usage.md").read_text()
 
 
 def test_help_imports_nothing_heavy() -> None:
