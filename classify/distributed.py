@@ -1,10 +1,9 @@
-"""End-to-end training by several processes, as torchrun starts them: each forwards its share of a batch's persons.
+"""End-to-end training by several processes that torchrun starts; each forwards its share of a batch's persons.
 
-The loss has terms of the whole batch, so gradients of parts of it may not simply be averaged. Here each rank crops and
-forwards a share of the batch's persons; their features are gathered, so that every rank computes head and loss of the
-joint batch, with the same random numbers; the gradient goes back through the rank's own share, and the backbone's
-gradients are summed. So every rank has the gradient of the joint batch, the same parameters and the same history
-(DistributedDataParallel would average the losses of parts). Predictions are those of all samples on every rank.
+The loss has terms of the whole batch, so the gradients of parts of a batch cannot simply be averaged, as
+DistributedDataParallel does. Instead the features of all shares are gathered, every rank computes head and loss of the
+whole batch with the same random numbers, the gradient flows back through the rank's own share, and the backbone's
+gradients are summed. So every rank has the gradient of the whole batch and the same parameters and history.
 """
 
 import os
@@ -23,8 +22,8 @@ from configs.ranks import rank, ranks, restarts
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """The process group of all ranks, for the length of the block; nothing where there is one rank.
+def process_group(device: torch.device) -> Iterator[None]:
+    """Opens the process group of all ranks within the block; does nothing if there is one rank.
 
     Raises:
         DeviceError: there are fewer CUDA devices than ranks on this machine.
@@ -41,8 +40,7 @@ def joined(device: torch.device) -> Iterator[None]:
             )
         torch.cuda.set_device(local)
     store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-    # torchrun keeps its store over a restart: without a name of their own the new processes would find the addresses
-    # of the dead ones
+    # torchrun keeps its store over a restart; without the prefix the new processes would find the addresses of the dead
     store = dist.PrefixStore(f"attempt {restarts()}", store)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=number, world_size=size)
     try:
@@ -51,46 +49,46 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def together() -> bool:
-    """Whether this process computes with others, inside `joined`."""
+def is_distributed() -> bool:
+    """Whether this process trains together with others, inside `process_group`."""
     return dist.is_available() and dist.is_initialized()
 
 
-def wait_for_all() -> None:
-    """Returns when every rank has come here."""
-    if together():
+def barrier() -> None:
+    """Waits for all ranks."""
+    if is_distributed():
         dist.barrier()
 
 
-def from_first(values: Tensor) -> Tensor:
-    """What rank 0 has of values that every rank has computed, so that all of them decide alike."""
-    if together():
+def broadcast(values: Tensor) -> Tensor:
+    """Broadcasts rank 0's values in place, so that all ranks make the same decision; returns them."""
+    if is_distributed():
         dist.broadcast(values, src=0)
     return values
 
 
-def share(persons: NDArray[np.int64]) -> NDArray[np.int64]:
+def local_share(persons: NDArray[np.int64]) -> NDArray[np.int64]:
     """This rank's part of the persons (P,) of a batch."""
-    return np.array_split(persons, ranks())[rank()] if together() else persons
+    return np.array_split(persons, ranks())[rank()] if is_distributed() else persons
 
 
-def gathered(features: Tensor, persons: int) -> Tensor:
-    """The features (P, D) of all `persons` of a batch, from this rank's share of them; gradients flow to the share."""
-    if not together():
+def all_gather_features(features: Tensor, persons: int) -> Tensor:
+    """Gathers the features (P, D) of all `persons` of a batch from the ranks; gradients flow to this rank's share."""
+    if not is_distributed():
         return features
     whole: Tensor = _Gather.apply(features, persons)
     return whole
 
 
-def sum_gradients(shared_out: Iterable[nn.Parameter], joint: Iterable[nn.Parameter]) -> None:
-    """Adds up the gradients of `shared_out` over all ranks, and takes those of `joint` from rank 0, in one message.
+def sync_gradients(backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter]) -> None:
+    """Sums the backbone's gradients over all ranks and takes the head's gradients from rank 0, in one all-reduce.
 
-    Every rank has the joint gradients already; a GPU may round them otherwise, and the ranks must not drift apart.
+    Every rank has the head's gradients already, but a GPU may round them differently and the ranks must not diverge.
     """
-    if not together():
+    if not is_distributed():
         return
-    gradients = [parameter.grad for parameter in shared_out if parameter.grad is not None]
-    for parameter in joint:
+    gradients = [parameter.grad for parameter in backbone if parameter.grad is not None]
+    for parameter in head:
         if parameter.grad is not None:
             gradients.append(parameter.grad.mul_(float(rank() == 0)))
     if gradients:
@@ -101,7 +99,7 @@ def sum_gradients(shared_out: Iterable[nn.Parameter], joint: Iterable[nn.Paramet
 
 
 class _Gather(torch.autograd.Function):
-    """Forward: the shares of all ranks as one. Backward: of the joint gradient, which all ranks have, the own share."""
+    """Forward: concatenates the shares of all ranks. Backward: takes this rank's slice of the common gradient."""
 
     @staticmethod
     def forward(context: Any, features: Tensor, persons: int) -> Tensor:

@@ -13,3 +13,4 @@ class TrainOptions:
     overwrite: bool = False
     resume: bool = False  # go on after last.pth in checkpoint_dir, where there is one
     start: str = ""  # end to end: the folder of a finished run to start from
+    step: str = "fused"  # of heads on cached features: "fused" or "autograd"

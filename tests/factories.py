@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from classify.train.cached import train_cached
+from classify.train.run import Run
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
 from store.tables import Features, Tables
 
 LABELS = ("walking together", "standing together", "sitting together")
+IDENTITY = {"name": "tiny", "weights_sha256": "0"}  # of the backbone that made the features
 SPLIT = SceneSplit(train=("a", "b"), val=("c",), test=("d",))
 
 
@@ -91,6 +94,11 @@ def write_images(tables: Tables, folder: Path, seed: int = 0) -> list[Path]:
         Image.fromarray(small).resize((320, 80), Image.Resampling.NEAREST).save(path, quality=95)
         paths.append(path)
     return paths
+
+
+def train_head(features: Features, config: ResNetStage2Config, **options: Any) -> Run:
+    """Trains one head on the features of a backbone called "tiny"; `options` as for `train_cached`."""
+    return train_cached(features, [config], IDENTITY, **options)[0]
 
 
 class TinyBackbone(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classify.distributed import share
+from classify.distributed import local_share
 
 SHIFT = 0.05  # share of the edge, at most
 JITTER = 0.25  # brightness and contrast are multiplied by 1 - JITTER to 1 + JITTER
@@ -37,7 +37,7 @@ def draw_params(seed: int, batch: int, persons: int) -> AugmentParams:
     """
     key = int(np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
     numbers = torch.rand(1 + 9 * persons, generator=torch.Generator().manual_seed(key))
-    own = torch.from_numpy(share(np.arange(persons)))
+    own = torch.from_numpy(local_share(np.arange(persons)))
     return AugmentParams(float(numbers[0]), numbers[1:].view(persons, 9)[own])
 
 

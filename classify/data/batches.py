@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classify.data.selection import Split
-from classify.distributed import together
+from classify.distributed import is_distributed
 from store.tables import Tables
 
 
@@ -30,7 +30,7 @@ class PairBatch:
     @property
     def num_persons(self) -> int:
         """P, over all ranks: every person stands in a pair."""
-        return int(torch.maximum(self.a.max(), self.b.max())) + 1 if together() else len(self.persons)
+        return int(torch.maximum(self.a.max(), self.b.max())) + 1 if is_distributed() else len(self.persons)
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ from classify.data.augment import augment, draw_params
 from classify.data.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
 from classify.data.crop_cache import PersonInputs, Persons
 from classify.data.selection import Split
-from classify.distributed import share
+from classify.distributed import local_share
 from configs.errors import MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.images.crops import crop_people
@@ -83,7 +83,7 @@ class CropSource:
         """The batch of the samples `part` (B,), on the CPU."""
         persons, places = np.unique(self._pairs[part.numpy()], return_inverse=True)
         rows = torch.from_numpy(places.reshape(-1, 2).T.copy())  # (2, B)
-        return PairBatch(self._persons(share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
+        return PairBatch(self._persons(local_share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
 
 
 class FrameCrops:

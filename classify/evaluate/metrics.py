@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import Source
-from classify.distributed import from_first
+from classify.distributed import broadcast
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
 
@@ -62,7 +62,7 @@ def evaluate(model: Stage2Model, source: Source, objective: Objective, split: st
     """
     model.eval()
     answers = [(model(batch), batch.label) for batch in source.epoch()]
-    logits = from_first(torch.cat([logits for logits, _ in answers]))  # (m, C)
+    logits = broadcast(torch.cat([logits for logits, _ in answers]))  # (m, C)
     label = torch.cat([label for _, label in answers])  # (m,)
     metrics = compute_metrics(confusion(label, logits.argmax(1), logits.shape[1]))
     return metrics.to_dict() | {"split": split, "loss": float(objective.loss(logits, label))}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.data.batches import PairBatch
-from classify.distributed import gathered
+from classify.distributed import all_gather_features
 from configs.resnet_stage2_config import ResNetStage2Config
 
 GEOMETRIC = 7  # spatial features 0-6 are geometric, 7 is the scene context
@@ -156,7 +156,7 @@ class Stage2Model(nn.Module):
     def features(self, batch: PairBatch) -> Tensor:
         """The backbone's output (P, D) for the persons of a batch, those of other ranks included."""
         own: Tensor = self.backbone(batch.persons)
-        return gathered(own, batch.num_persons)
+        return all_gather_features(own, batch.num_persons)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that training moves; frozen ones are left out."""

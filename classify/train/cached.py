@@ -1,6 +1,5 @@
-"""Trains fusion heads on the cached features of a store, one head or several at once."""
+"""Trains fusion heads on the cached features of a store: one head, or those of several seeds at once."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -15,108 +14,120 @@ from classify.data.streamed import StreamedFeatures, features_on_device
 from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
 from classify.report.log import run_log
-from classify.run_folder import open_run_folder
-from classify.train.drive import drive_together, threads_for
-from classify.train.fit import Fitted
-from classify.train.head_step import MovingHead
-from classify.train.out_of_memory import memory_checked
-from classify.train.run import Run, _announce, _spatial, _weights, begin, finish, prepare
+from classify.run_folder import RunFolder, open_run_folder
+from classify.train.autograd_step import AutogradStep
+from classify.train.cpu_settings import keep_freed_memory, threads_for_batch
+from classify.train.head_step import HeadState, HeadStep
+from classify.train.loop import Step, TrainingRun
+from classify.train.out_of_memory import report_out_of_memory
+from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, spatial_of, train_runs
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
 from store.reader import StoredFeatures
 from store.tables import Features, Tables
 
-CACHED_KNN = {"train": 20_000, "val": 4_000}  # pairs at most: exact search costs their product
+KNN_PAIRS = {"train": 20_000, "val": 4_000}  # exact search costs their product
 
 
 def train_cached(
-    features: Features,
-    config: ResNetStage2Config,
-    backbone: dict[str, Any],
-    *,
-    seconds_extract: float = 0.0,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Run:
-    """Trains the head on a store's features and leaves a run folder.
-
-    Args:
-        features: a loaded store.
-        config: the run; `checkpoint_dir` "" makes a new folder.
-        backbone: identity of the store's backbone, plain values; goes into the checkpoints.
-        seconds_extract: what the extraction took, for the results.
-        overwrite: replace the run in `checkpoint_dir`.
-        resume: go on after last.pth in `checkpoint_dir` where there is one.
-
-    Raises:
-        SplitError: a part of the split is empty; before anything is written.
-        ConfigError: `checkpoint_dir` already holds a run.
-        DeviceError, StorageError, CheckpointError, Stage2Error: see `fit`.
-    """
-    return train_heads(
-        features, [config], backbone, seconds_extract=seconds_extract, overwrite=overwrite, resume=resume
-    )[0]
-
-
-def train_heads(
     features: Features | StoredFeatures,
     configs: Sequence[ResNetStage2Config],
     backbone: dict[str, Any],
     *,
+    step: str = "fused",
     seconds_extract: float = 0.0,
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[Run]:
-    """Trains several heads on a store's features, a step of all at a time, and leaves a run folder of each.
+    """Trains a head for each configuration on a store's features and writes a run folder for each.
 
-    Each sees its own samples and random numbers, as if it were trained alone; the baselines are computed once, with
-    the first one's seed.
+    Every head has its own sample order and random numbers, as if it were trained alone. The baselines are computed
+    once, with the first configuration's seed.
 
     Args:
-        configs: of the runs; they differ in seed and checkpoint_dir alone.
+        features: a loaded store, or one that is streamed from the disk.
+        configs: they differ in seed and checkpoint_dir only; checkpoint_dir "" creates a new folder.
+        backbone: identity of the store's backbone, plain values; saved in the checkpoints.
+        step: "fused" takes one step of all heads at once by hand-written gradients (`HeadStep`); "autograd" trains
+            the heads one after another with PyTorch's autograd and Adam (`AutogradStep`).
+        seconds_extract: duration of the extraction, for the results.
+        overwrite: replace the run in `checkpoint_dir`.
+        resume: continue from last.pth in `checkpoint_dir` if there is one.
 
-    Other arguments, and errors raised, as in `train_cached`.
+    Raises:
+        SplitError: a part of the split is empty; raised before anything is written.
+        ConfigError: `checkpoint_dir` already holds a run.
+        DeviceError, StorageError, CheckpointError, Stage2Error: see `fit`.
     """
-    config = configs[0]
-    tables, device = features.tables, pick_device(config.device)
+    config, tables = configs[0], features.tables
+    device = pick_device(config.device)
     splits = select_splits(tables, config)
-    folders = [open_run_folder(one, overwrite, resume).path for one in configs]
-    with ExitStack() as logs, memory_checked(config.batch_size):
+    folders = [open_run_folder(one, overwrite, resume) for one in configs]
+    with ExitStack() as logs, report_out_of_memory(config.batch_size):
         for folder in folders:
-            logs.enter_context(run_log(folder))
-        _announce(tables, splits, config)
+            logs.enter_context(run_log(folder.path))
+        log_start(tables, splits, config)
         visual = features_on_device(features, device, config.feature_memory)
-        models = _head_models(configs, visual, tables, splits["train"], device)
+        models = _build_models(configs, visual, tables, splits["train"], device)
 
-        def source(split: Split, balanced: bool = False) -> Source:
+        def make_source(split: Split, balanced: bool = False) -> Source:
             return visual.source(tables, split, config.batch_size, balanced)
 
-        weights = _weights(splits, config)
-        data = prepare(config, weights, tables, splits, source, models[0], CACHED_KNN)
-        fitted = []
-        for one, folder, model in zip(configs, folders, models, strict=True):
-            about = RunInfo(CACHED, one, visual.dim, backbone, features.fingerprint, weights)
-            title = f"[seed {one.seed}] " if len(configs) > 1 else ""
-            fitted.append(Fitted(model, MovingHead(model.head, one), about, folder, title))
-        clock = time.monotonic()
-        with threads_for(len(configs) * config.batch_size):
-            histories = drive_together(
-                [begin(one, data, warm=False, resume=resume) for one in fitted],
-                [one.moving for one in fitted if isinstance(one.moving, MovingHead)],
-                data.objective,
-            )
-        seconds = {"extract": seconds_extract, **data.seconds, "train": time.monotonic() - clock}
-        return [finish(one, data, history, seconds) for one, history in zip(fitted, histories, strict=True)]
+        data = prepare_data(config, tables, splits, make_source, models[0], KNN_PAIRS)
+        infos = [RunInfo(CACHED, one, visual.dim, backbone, features.fingerprint, data.class_weight) for one in configs]
+        train = _train_fused if step == "fused" else _train_by_autograd
+        runs, train_seconds = train(models, infos, folders, data, resume)
+        seconds = {"extract": seconds_extract, **data.seconds, "train": train_seconds}
+        return [finish(run, data, seconds) for run in runs]
 
 
-def _head_models(
+def _train_fused(
+    models: list[Stage2Model], infos: list[RunInfo], folders: list[RunFolder], data: TrainingData, resume: bool
+) -> tuple[list[TrainingRun], float]:
+    """Trains the heads together, a step of all of them at a time. Returns the runs and the seconds."""
+    states = [HeadState(model.head, info.config) for model, info in zip(models, infos, strict=True)]
+    runs = [
+        TrainingRun(model, state, info, folder, _log_prefix(info, len(models)))
+        for model, state, info, folder in zip(models, states, infos, folders, strict=True)
+    ]
+    state_of = dict(zip(runs, states, strict=True))
+
+    def make_step(group: Sequence[TrainingRun]) -> Step:
+        return HeadStep([state_of[run] for run in group], data.objective)
+
+    keep_freed_memory()
+    with threads_for_batch(len(runs) * infos[0].config.batch_size):
+        return runs, train_runs(runs, data, make_step, resume=resume)
+
+
+def _train_by_autograd(
+    models: list[Stage2Model], infos: list[RunInfo], folders: list[RunFolder], data: TrainingData, resume: bool
+) -> tuple[list[TrainingRun], float]:
+    """Trains the heads one after another, because dropout draws from PyTorch's global generator."""
+    steps = [AutogradStep(model, data.objective, info.config) for model, info in zip(models, infos, strict=True)]
+    runs = [
+        TrainingRun(model, step, info, folder, _log_prefix(info, len(models)))
+        for model, step, info, folder in zip(models, steps, infos, folders, strict=True)
+    ]
+    step_of = dict(zip(runs, steps, strict=True))
+    with threads_for_batch(infos[0].config.batch_size):
+        return runs, sum(
+            train_runs([run], data, lambda group: step_of[group[0]].step_alone, resume=resume) for run in runs
+        )
+
+
+def _log_prefix(info: RunInfo, runs: int) -> str:
+    return f"[seed {info.config.seed}] " if runs > 1 else ""
+
+
+def _build_models(
     configs: Sequence[ResNetStage2Config],
     visual: CachedFeatures | StreamedFeatures,
     tables: Tables,
     split: Split,
     device: torch.device,
 ) -> list[Stage2Model]:
-    """A model for each configuration's seed, all of the scale of the training persons."""
+    """A model for each configuration's seed; all standardise by the same training persons and pairs."""
     models: list[Stage2Model] = []
     for config in configs:
         torch.manual_seed(config.seed)
@@ -124,6 +135,6 @@ def _head_models(
         if models:
             head.copy_scale(models[0].head)
         else:
-            head.fit_scale(visual.chunks(split_persons(tables, split)), _spatial(tables, split, device))
+            head.fit_scale(visual.chunks(split_persons(tables, split)), spatial_of(tables, split, device))
         models.append(Stage2Model(nn.Identity(), head))
     return models

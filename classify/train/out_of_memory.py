@@ -1,4 +1,4 @@
-"""What to do when the memory is full, with the largest batch that fits."""
+"""Reports an out-of-memory error in training with the remedies, and on a GPU with the largest batch that fits."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -7,60 +7,60 @@ from dataclasses import dataclass
 
 import torch
 
-from classify.distributed import together
+from classify.distributed import is_distributed
 from configs.errors import DeviceError
 from extract.device import is_full
 
 
 @dataclass
-class Trial:
-    """How training on a batch of so many pairs can be tried, once that is known; the model is spoilt by it."""
+class BatchTrial:
+    """How to try training on batches of a given number of pairs, set once the model exists; it ruins the model."""
 
     pairs: int  # in a batch of the run
     train: Callable[[int], None] | None = None
 
 
 @contextmanager
-def memory_checked(pairs: int) -> Iterator[Trial]:
-    """Turns an error of full memory into one sentence.
+def report_out_of_memory(pairs: int) -> Iterator[BatchTrial]:
+    """Turns an out-of-memory error within the block into one sentence.
 
     Raises:
-        DeviceError: the memory was full; it names the remedies, and on a GPU of its own the largest batch size that
-            fits. (A trial that fills the main memory may be killed by the kernel, and one of a single rank waits for
-            the others for ever.)
+        DeviceError: memory ran out. The message names the remedies, and on a GPU without other ranks the largest batch
+            size that fits. (In main memory the kernel may kill such a trial, and several ranks would wait for ever.)
     """
-    trial = Trial(pairs)
+    trial = BatchTrial(pairs)
     try:
         yield trial
     except RuntimeError as error:
         if not is_full(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # the failed batch would still fill the memory
-        raise DeviceError(_sentence(trial, isinstance(error, torch.OutOfMemoryError) and not together())) from error
+        traceback.clear_frames(error.__traceback__)  # the frames still refer to the failed batch
+        on_gpu = isinstance(error, torch.OutOfMemoryError) and not is_distributed()
+        raise DeviceError(_message(trial, on_gpu)) from error
 
 
-def _sentence(trial: Trial, may_try: bool) -> str:
+def _message(trial: BatchTrial, may_try: bool) -> str:
     if trial.train is None:
-        return "the memory is full; use a smaller --batch_size, or a smaller --feature_memory for cached features"
+        return "out of memory; use a smaller --batch_size, or a smaller --feature_memory for cached features"
     advice = "use a smaller --batch_size"
     if may_try:
-        fits = _largest(trial)
+        fits = _largest_batch(trial)
         advice = f"--batch_size {fits} fits" if fits else "not even one pair fits"
     return (
-        f"the memory is full with batches of {trial.pairs} pairs; {advice}, or give --freeze_backbone, or finetune's "
+        f"out of memory with batches of {trial.pairs} pairs; {advice}, or give --freeze_backbone, or finetune's "
         f"--amp, or with frozen BatchNorm its --accumulate or --checkpointing"
     )
 
 
-def _largest(trial: Trial) -> int:
-    """The largest of half the batch size, a quarter and so on that can be trained; 0 where none can."""
+def _largest_batch(trial: BatchTrial) -> int:
+    """The largest of half the batch size, a quarter and so on that can be trained; 0 if none can."""
     size = trial.pairs // 2
     while size and not _fits(trial, size):
         size //= 2
     return size
 
 
-def _fits(trial: Trial, size: int) -> bool:
+def _fits(trial: BatchTrial, size: int) -> bool:
     assert trial.train is not None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

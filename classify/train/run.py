@@ -1,6 +1,7 @@
-"""What every training run begins and ends with: sources and baselines; test, results and pictures."""
+"""What every training run begins and ends with: data and baselines; test, results and plots."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,18 +12,17 @@ from torch import Tensor
 
 from classify.data.batches import Source
 from classify.data.selection import Split, log_selection
-from classify.distributed import wait_for_all
+from classify.distributed import barrier
 from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
-from classify.evaluate.history import Record
 from classify.evaluate.metrics import evaluate
-from classify.model.checkpoint import BEST, LAST, load_checkpoint, load_state
+from classify.model.checkpoint import load_checkpoint, load_state
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective, class_weights
 from classify.report.log import log_configuration, log_data, log_test
 from classify.report.plots import plot_run
-from classify.report.results import CONFIG, RESULTS, build_results, write_json
-from classify.train.drive import threads_for
-from classify.train.fit import Fit, Fitted, fit
+from classify.report.results import build_results, write_json
+from classify.train.cpu_settings import threads_for_batch
+from classify.train.loop import MakeStep, TrainingRun, fit, resume
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
@@ -37,88 +37,103 @@ class Run:
 
 
 class MakeSource(Protocol):
-    """Makes the source of a split's samples; in it lies all that differs between the modes."""
+    """Returns the batches of a split: cached features, streamed features or crops."""
 
     def __call__(self, split: Split, balanced: bool = False) -> Source: ...
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the runs of a training share."""
+class TrainingData:
+    """What the runs that train together share."""
 
     splits: dict[str, Split]
     sources: dict[str, Source]
+    class_weight: tuple[float, ...]  # (C,)
     objective: Objective
     baselines: dict[str, Any]
     seconds: dict[str, float]
 
 
-def prepare(
-    config: ResNetStage2Config,
-    weights: tuple[float, ...],
-    tables: Tables,
-    splits: dict[str, Split],
-    source: MakeSource,
-    model: Stage2Model,
-    knn_pairs: dict[str, int],
-) -> Data:
-    """The sources of the splits, and the three baselines, the neighbours on what the backbone gives at the start."""
-    objective = Objective.from_config(config, weights, model.trainable_parameters()[0].device)
-    sources = {name: source(split, name == "train" and config.balance == "sampler") for name, split in splits.items()}
-    log_data(splits, sources, config)
-    clock = time.monotonic()
-    total = len(config.classes)
-    pairs = {}
-    for name, split in splits.items():
-        sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
-        pairs[name] = pair_features(model, source(sample))
-    with threads_for(0):
-        spatial = spatial_baseline(tables, splits, objective, config.balance == "sampler", config.seed)
-    baselines = {
-        "majority": majority_baseline(splits, total),
-        "spatial_only": spatial,
-        "knn": knn_baseline(pairs, total),
-    }
-    return Data(splits, sources, objective, baselines, {"baselines": time.monotonic() - clock})
-
-
-def begin(fitted: Fitted, data: Data, *, warm: bool, resume: bool) -> Fit:
-    """The fit of a run, from its start or, with `resume`, from where its last.pth left off."""
-    wait_for_all()  # rank 0 has opened the folder
-    if rank() == 0:
-        write_json(fitted.folder / CONFIG, fitted.about.config.to_dict())
-    last = load_checkpoint(fitted.folder / LAST, resume=True) if resume and (fitted.folder / LAST).exists() else None
-    torch.manual_seed(fitted.about.config.seed)
-    return fit(fitted, data.sources["train"], data.sources["val"], data.objective, warm=warm, resume=last)
-
-
-def finish(fitted: Fitted, data: Data, history: list[Record], seconds: dict[str, float]) -> Run:
-    """Test of the best model -> results -> plots."""
-    clock = time.monotonic()
-    wait_for_all()  # rank 0 has written the best model
-    best = load_checkpoint(fitted.folder / BEST)  # what is reported is what is on the disk
-    load_state(fitted.model, best.model, BEST)
-    test = evaluate(fitted.model, data.sources["test"], data.objective, "test")
-    log_test(test, data.baselines, fitted.title)
-    seconds = seconds | {"evaluate": time.monotonic() - clock}
-    results = build_results(fitted.about, history, test, data.baselines, seconds)
-    total = len(fitted.about.config.classes)
-    results["pairs_per_class"] = {name: split.counts(total).tolist() for name, split in data.splits.items()}
-    if rank() == 0:
-        write_json(fitted.folder / RESULTS, results)
-        plot_run(fitted.folder, results, history)
-    return Run(fitted.folder, results)
-
-
-def _announce(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
+def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
+    """Logs the configuration, and what the selection of pairs leaves out."""
     log_configuration(config)
     log_selection(tables, config, splits)
 
 
-def _weights(splits: dict[str, Split], config: ResNetStage2Config) -> tuple[float, ...]:
-    return class_weights(splits["train"].counts(len(config.classes)), config.balance)
+def prepare_data(
+    config: ResNetStage2Config,
+    tables: Tables,
+    splits: dict[str, Split],
+    make_source: MakeSource,
+    model: Stage2Model,
+    knn_pairs: Mapping[str, int],
+) -> TrainingData:
+    """The batches of each split, the loss, and the three baselines.
+
+    Args:
+        model: its backbone gives the features of the kNN baseline, before training.
+        knn_pairs: how many pairs of a split the kNN baseline uses at most; all if the split is not listed.
+    """
+    class_weight = class_weights(splits["train"].counts(len(config.classes)), config.balance)
+    objective = Objective.from_config(config, class_weight, model.trainable_parameters()[0].device)
+    balanced = config.balance == "sampler"
+    sources = {name: make_source(split, balanced and name == "train") for name, split in splits.items()}
+    log_data(splits, sources, config)
+    clock = time.monotonic()
+    pairs = {}
+    for name, split in splits.items():
+        sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
+        pairs[name] = pair_features(model, make_source(sample))
+    with threads_for_batch(1):
+        spatial = spatial_baseline(tables, splits, objective, balanced, config.seed)
+    baselines = {
+        "majority": majority_baseline(splits, len(config.classes)),
+        "spatial_only": spatial,
+        "knn": knn_baseline(pairs, len(config.classes)),
+    }
+    seconds = {"baselines": time.monotonic() - clock}
+    return TrainingData(splits, sources, class_weight, objective, baselines, seconds)
 
 
-def _spatial(tables: Tables, split: Split, device: torch.device) -> Tensor:
+def train_runs(
+    runs: list[TrainingRun], data: TrainingData, make_step: MakeStep, *, warm_start: bool = False, resume: bool = False
+) -> float:
+    """Trains the runs together, from their start or with `resume` from their last.pth; returns the seconds."""
+    clock = time.monotonic()
+    for run in runs:
+        _begin(run, resume)
+    fit(runs, data.sources["train"], data.sources["val"], data.objective, make_step, warm_start=warm_start)
+    return time.monotonic() - clock
+
+
+def _begin(run: TrainingRun, resume_run: bool) -> None:
+    barrier()  # rank 0 has opened the folder
+    if rank() == 0:
+        write_json(run.folder.config, run.config.to_dict())
+    torch.manual_seed(run.config.seed)
+    if resume_run and run.folder.last.exists():
+        resume(run, load_checkpoint(run.folder.last, resume=True))
+
+
+def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> Run:
+    """Tests the best model and writes results and plots."""
+    clock = time.monotonic()
+    barrier()  # rank 0 has written the best model
+    load_state(
+        run.model, load_checkpoint(run.folder.best_model).model, run.folder.best_model.name
+    )  # report what is on the disk
+    test = evaluate(run.model, data.sources["test"], data.objective, "test")
+    log_test(test, data.baselines, run.log_prefix)
+    seconds = seconds | {"evaluate": time.monotonic() - clock}
+    results = build_results(run.info, run.history, test, data.baselines, seconds)
+    classes = len(run.config.classes)
+    results["pairs_per_class"] = {name: split.counts(classes).tolist() for name, split in data.splits.items()}
+    if rank() == 0:
+        write_json(run.folder.results, results)
+        plot_run(run.folder.path, results, run.history)
+    return Run(run.folder.path, results)
+
+
+def spatial_of(tables: Tables, split: Split, device: torch.device) -> Tensor:
     """(m, 8) float32 spatial features of a split's pairs."""
     return torch.from_numpy(tables.spatial[split.pairs].astype(np.float32)).to(device)

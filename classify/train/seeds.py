@@ -1,4 +1,4 @@
-"""The same run with several seeds: how much of a figure is luck."""
+"""The same run with several seeds: how much the metrics vary by chance."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,16 +6,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from classify.model.checkpoint import BEST
-from classify.report.results import CONFIG, RESULTS, write_json
-from classify.run_folder import open_run_folder
+from classify.report.results import write_json
+from classify.run_folder import RunFolder, open_run_folder
 from classify.train.run import Run
 from configs.errors import ConfigError
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.files import publish
 
-FIGURES = ("test_accuracy", "test_mpca", "best_val_accuracy", "best_val_mpca")
+METRICS = ("test_accuracy", "test_mpca", "best_val_accuracy", "best_val_mpca")
 
 
 def train_seeds(
@@ -26,36 +25,47 @@ def train_seeds(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Run:
-    """Has `train` run the configuration with its seed and the `seeds` - 1 after it, each in a folder of its own.
+    """Trains the configuration with its seed and the next `seeds` - 1, each in a folder seed-<seed> of its own.
 
-    The folder above them gets the model and results of the run with the best validation MPCA; its final_results.json
-    holds beside them `seeds`: the mean, standard deviation (n - 1) and values of each figure.
+    The parent folder gets the model and results of the run with the best validation MPCA. Its final_results.json also
+    holds `seeds`: mean, standard deviation (n - 1) and values of each metric.
+
+    Args:
+        train: trains the given configurations.
 
     Raises:
         ConfigError: `seeds` is below 1, or the folder already holds a run.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1")
-    folder = open_run_folder(config, overwrite, resume).path
+    folder = open_run_folder(config, overwrite, resume)
     numbers = range(config.seed, config.seed + seeds)
-    runs = train([replace(config, seed=seed, checkpoint_dir=str(folder / f"seed-{seed}")) for seed in numbers])
+    runs = train([replace(config, seed=seed, checkpoint_dir=str(folder.path / f"seed-{seed}")) for seed in numbers])
     best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
-    results = best.results | {"seeds": _spread(runs, best)}
+    results = best.results | {"seeds": _statistics(runs, best)}
     if rank() == 0:
-        for name in (BEST, CONFIG, "metrics.jsonl", "confusion_matrix.png", "curves.png"):
-            _copy(best.folder / name, folder / name)
-        write_json(folder / RESULTS, results)
-    return Run(folder, results)
+        _copy_run(RunFolder(best.folder), folder)
+        write_json(folder.results, results)
+    return Run(folder.path, results)
 
 
-def _spread(runs: list[Run], best: Run) -> dict[str, Any]:
-    spread: dict[str, Any] = {"count": len(runs), "best": best.folder.name}
-    for name in FIGURES:
+def _statistics(runs: list[Run], best: Run) -> dict[str, Any]:
+    statistics: dict[str, Any] = {"count": len(runs), "best": best.folder.name}
+    for name in METRICS:
         values = [float(run.results[name]) for run in runs]
-        spread[name] = {"mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0, "values": values}
-    return spread
+        statistics[name] = {"mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0, "values": values}
+    return statistics
+
+
+def _copy_run(source: RunFolder, target: RunFolder) -> None:
+    """Copies the best model and what describes it; the results are written with the statistics added."""
+    _copy(source.best_model, target.best_model)
+    _copy(source.config, target.config)
+    _copy(source.metrics, target.metrics)
+    _copy(source.confusion_matrix, target.confusion_matrix)
+    _copy(source.curves, target.curves)
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.exists():
+    if source.exists():  # without matplotlib there are no plots
         publish(target, source.read_bytes())

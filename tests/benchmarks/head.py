@@ -21,9 +21,10 @@ from classify.data.selection import Split
 from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
-from classify.train.drive import drive_together, threads_for
-from classify.train.fit import Fitted, fit
-from classify.train.head_step import MovingHead
+from classify.run_folder import RunFolder
+from classify.train.cpu_settings import threads_for_batch
+from classify.train.head_step import HeadState, HeadStep
+from classify.train.loop import TrainingRun, fit
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Features
 from tests.benchmarks.measure import interleave, report
@@ -99,18 +100,17 @@ def head_rate(features: Features, split: Split, config: ResNetStage2Config, seed
     sources = [CachedSource(features.tables, visual, part, config.batch_size) for part in (split, few)]
     weight = tuple(1.0 for _ in config.classes)
     objective = Objective.from_config(config, weight, CPU)
-    with tempfile.TemporaryDirectory() as folder, threads_for(seeds * config.batch_size):
-        fitted = []
+    with tempfile.TemporaryDirectory() as folder, threads_for_batch(seeds * config.batch_size):
+        states, runs = [], []
         for seed in range(seeds):
             one = replace(config, seed=seed)
-            model, place = Stage2Model(nn.Identity(), build_head(one, DIM)), Path(folder) / str(seed)
-            place.mkdir()
-            fitted.append(
-                Fitted(model, MovingHead(model.head, one), RunInfo(CACHED, one, DIM, {}, "", weight), place, "-")
-            )
+            model, path = Stage2Model(nn.Identity(), build_head(one, DIM)), Path(folder) / str(seed)
+            path.mkdir()
+            states.append(HeadState(model.head, one))
+            info = RunInfo(CACHED, one, DIM, {}, "", weight)
+            runs.append(TrainingRun(model, states[-1], info, RunFolder(path), "-"))
         began = perf_counter()
-        fits = [fit(one, *sources, objective, warm=False, resume=None) for one in fitted]
-        drive_together(fits, [one.moving for one in fitted], objective)
+        fit(runs, *sources, objective, lambda _: HeadStep(states, objective))
         return len(split.pairs) / (perf_counter() - began)
 
 

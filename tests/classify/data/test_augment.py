@@ -17,6 +17,7 @@ from classify.model.checkpoint import load_checkpoint
 from classify.train.end_to_end import train_end_to_end
 from extract.annotations.spatial import spatial_features
 from store.tables import Tables
+from tests.classify.conftest import Interrupt
 from tests.factories import TinyBackbone, make_tables, small_config, write_images
 
 CPU = torch.device("cpu")
@@ -179,10 +180,12 @@ def test_training_batches_alone_are_augmented(pictures: tuple[Tables, FrameCrops
 
 @pytest.mark.parametrize("step", [2, 9, 14])
 def test_an_augmented_run_that_was_killed_goes_on_to_the_same_bytes(
-    tmp_path: Path, step: int, pictures: tuple[Tables, FrameCrops], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    step: int,
+    pictures: tuple[Tables, FrameCrops],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt_at_step: Interrupt,
 ) -> None:
-    from classify.train import fit
-
     monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
     monkeypatch.setattr("classify.train.run.plot_run", lambda *_: None)
 
@@ -193,17 +196,7 @@ def test_an_augmented_run_that_was_killed_goes_on_to_the_same_bytes(
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     whole = start(tmp_path / "whole")
-    rate, calls = fit._rate, 0
-
-    def rate_or_die(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            raise KeyboardInterrupt
-        return rate(*arguments)
-
-    monkeypatch.setattr(fit, "_rate", rate_or_die)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_at_step(step), pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
     assert start(tmp_path / "cut") == whole
     states = [load_checkpoint(tmp_path / name / "last.pth", resume=True).model for name in ("whole", "cut")]

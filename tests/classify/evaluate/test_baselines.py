@@ -10,9 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 from classify.data.selection import select_splits
 from classify.evaluate.baselines import knn_baseline, majority_baseline, spatial_baseline
 from classify.model.losses import Objective
-from classify.train.cached import train_cached
 from store.index import nearest
-from tests.factories import make_features, make_tables, small_config
+from tests.factories import make_features, make_tables, small_config, train_head
 
 
 def test_nearest_neighbours_are_those_of_brute_force() -> None:
@@ -70,6 +69,6 @@ def test_spatial_features_alone_learn_what_they_can(monkeypatch: pytest.MonkeyPa
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
-    run = train_cached(make_features(make_tables()), small_config(tmp_path / "r", epochs=2), {"name": "x"})
+    run = train_head(make_features(make_tables()), small_config(tmp_path / "r", epochs=2))
     for name in ("confusion_matrix.png", "curves.png"):
         assert (run.folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -14,11 +14,10 @@ from classify.model.checkpoint import load_checkpoint
 from classify.report.log import console, run_log
 from classify.report.plots import plot_run
 from classify.report.results import write_json
-from classify.train.cached import train_cached
 from configs.errors import SplitError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
-from tests.factories import make_features, make_tables, small_config
+from tests.factories import make_features, make_tables, small_config, train_head
 
 log = logging.getLogger("stage2")
 
@@ -31,14 +30,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_split_leaves_no_folder(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", split=SceneSplit(("a",), ("b",), ("nowhere",)))
     with pytest.raises(SplitError, match="test"):
-        train_cached(make_features(make_tables()), config, {})
+        train_head(make_features(make_tables()), config)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
     stream = io.StringIO()
     with console(stream):
-        run = train_cached(make_features(make_tables()), small_config(tmp_path / "run"), {"name": "x"})
+        run = train_head(make_features(make_tables()), small_config(tmp_path / "run"))
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
         *("config.json", "training.log", "metrics.jsonl", "best_model.pth", "last.pth"),
@@ -56,7 +55,7 @@ def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
 
 def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=0.8)
-    run = train_cached(features, small_config(tmp_path / "run", epochs=40, learning_rate=3e-2), {})
+    run = train_head(features, small_config(tmp_path / "run", epochs=40, learning_rate=3e-2))
     assert run.results["best_epoch"] < run.results["epochs_run"]
     checkpoint = load_checkpoint(run.folder / "best_model.pth")
     assert checkpoint.epoch == run.results["best_epoch"]

@@ -10,7 +10,7 @@ from classify.data.batches import PairBatch
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.train.autograd_step import AutogradStep
-from classify.train.out_of_memory import memory_checked
+from classify.train.out_of_memory import report_out_of_memory
 from configs.errors import DeviceError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.resnet import Backbone
@@ -143,7 +143,7 @@ def test_full_memory_is_a_sentence_with_the_largest_batch_that_fits(most: int, s
         if pairs > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    with pytest.raises(DeviceError, match=said) as found, memory_checked(16) as trial:
+    with pytest.raises(DeviceError, match=said) as found, report_out_of_memory(16) as trial:
         trial.train = fill
         fill(16)
     for remedy in ("--freeze_backbone", "--accumulate", "--checkpointing", "--amp"):
@@ -154,15 +154,15 @@ def test_where_a_trial_may_be_killed_none_is_made() -> None:
     def fill(_pairs: int) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(DeviceError, match="use a smaller --batch_size"), memory_checked(16) as trial:
+    with pytest.raises(DeviceError, match="use a smaller --batch_size"), report_out_of_memory(16) as trial:
         trial.train = lambda pairs: pytest.fail(f"tried {pairs}")
         fill(16)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="something else"), memory_checked(16):
+    with pytest.raises(RuntimeError, match="something else"), report_out_of_memory(16):
         raise RuntimeError("something else")
-    with pytest.raises(DeviceError, match="--feature_memory"), memory_checked(16):
+    with pytest.raises(DeviceError, match="--feature_memory"), report_out_of_memory(16):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

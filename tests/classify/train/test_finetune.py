@@ -7,20 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from classify.model.checkpoint import load_checkpoint, substate
 from configs.splits import JRDB_SPLIT
 from extract.backbones.resnet import Backbone
+from tests.classify.conftest import Interrupt
+from tests.jobs import run_cli
 from tests.jrdb_folder import write_folder
 
 SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
 QUICK = ("--device", "cpu", "--num_workers", "0")
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(argument) for argument in arguments])
-    return int(stop.value.code or 0)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -36,8 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr("classify.evaluate.baselines.ROUNDS", 1)
         head = ("--weights", "random", "--crop_size", "32", "--visual_dim", "8", "--freeze_backbone")
-        assert run("train", "--data_path", "data", *QUICK, *head, "--epochs", "3", "--checkpoint_dir", "head") == 0
-        assert run("finetune", "--from", "head", *QUICK, "--epochs", "2", "--checkpoint_dir", "tuned") == 0
+        assert run_cli("train", "--data_path", "data", *QUICK, *head, "--epochs", "3", "--checkpoint_dir", "head") == 0
+        assert run_cli("finetune", "--from", "head", *QUICK, "--epochs", "2", "--checkpoint_dir", "tuned") == 0
     return folder
 
 
@@ -60,24 +55,26 @@ def test_it_starts_where_the_head_ended(place: Path) -> None:
 
 def test_it_goes_back_into_the_cache(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = ("--weights", "tuned/best_model.pth", "--crop_size", "32")
-    assert run("extract", "--data_path", "data", *QUICK, *weights, "--dtype", "float32", "--store", "tuned.store") == 0
+    assert (
+        run_cli("extract", "--data_path", "data", *QUICK, *weights, "--dtype", "float32", "--store", "tuned.store") == 0
+    )
     capsys.readouterr()
-    assert run("evaluate", "tuned", "--store", "tuned.store", "--json") == 0
+    assert run_cli("evaluate", "tuned", "--store", "tuned.store", "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     results = json.loads(Path("tuned/final_results.json").read_text())
     assert figures["confusion_matrix"] == results["test_confusion_matrix"]
     options = ("--visual_dim", "8", "--epochs", "1", "--freeze_backbone", "--checkpoint_dir", "again")
-    assert run("train", "--data_path", "data", *QUICK, *weights, *options, "--store", "tuned.store") == 0
+    assert run_cli("train", "--data_path", "data", *QUICK, *weights, *options, "--store", "tuned.store") == 0
 
 
 def test_its_store_is_found_by_its_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's folder says which backbone; the store of it that lies under stores/ needs no option."""
     weights = ("--weights", "tuned", "--crop_size", "32")
-    assert run("extract", "--data_path", "data", *QUICK, *weights, "--json") == 0
+    assert run_cli("extract", "--data_path", "data", *QUICK, *weights, "--json") == 0
     made = json.loads(capsys.readouterr().out)
     assert Path(made["path"]).parent == Path("stores")
     options = ("--visual_dim", "8", "--epochs", "1", "--freeze_backbone", "--checkpoint_dir", "found", "--json")
-    assert run("train", "--data_path", "data", *QUICK, *weights, *options) == 0
+    assert run_cli("train", "--data_path", "data", *QUICK, *weights, *options) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["store_fingerprint"] == made["fingerprint"]
     assert results["seconds"]["extract"] < 1
@@ -87,10 +84,10 @@ def test_another_backbones_head_and_store_are_refused_by_name(place: Path, capsy
     state = Backbone("resnet18", freeze=True).resnet.state_dict()
     torch.save(state, place / "other.pth")
     common = ("--data_path", "data", *QUICK, "--weights", "other.pth", "--crop_size", "32")
-    assert run("finetune", "--from", "head", *common, "--checkpoint_dir", "never") == 4
+    assert run_cli("finetune", "--from", "head", *common, "--checkpoint_dir", "never") == 4
     assert "weights_sha256" in capsys.readouterr().err
-    assert run("extract", *common, "--store", "other.store") == 0
-    assert run("evaluate", "head", "--store", "other.store") == 4
+    assert run_cli("extract", *common, "--store", "other.store") == 0
+    assert run_cli("evaluate", "head", "--store", "other.store") == 4
     assert "weights_sha256" in capsys.readouterr().err
     assert not Path("never").exists()
 
@@ -101,7 +98,7 @@ def test_batchnorm_moves_only_where_asked(place: Path) -> None:
         return {key: tensor for key, tensor in state.items() if "running" in key}
 
     options = ("--epochs", "1", "--batchnorm", "train", "--checkpoint_dir", "moving", "--overwrite")
-    assert run("finetune", "--from", "head", *QUICK, *options) == 0
+    assert run_cli("finetune", "--from", "head", *QUICK, *options) == 0
     start = Backbone("resnet18", freeze=True).state_dict()
     assert all(torch.equal(tensor, start[key]) for key, tensor in buffers("tuned").items())
     assert not any(torch.equal(tensor, start[key]) for key, tensor in buffers("moving").items())
@@ -111,25 +108,15 @@ def test_batchnorm_moves_only_where_asked(place: Path) -> None:
     "options", [(), ("--augment",), ("--freeze_blocks", "2"), ("--augment", "--freeze_blocks", "1")]
 )
 def test_a_killed_run_goes_on(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...]
+    place: Path, interrupt_after_saves: Interrupt, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    from classify.train import fit
-
-    keep = fit._keep
-
-    def keep_and_die(fitted: Any, records: list[Any], order: Any) -> None:
-        keep(fitted, records, order)
-        if records[-1]["epoch"] == 1:
-            raise KeyboardInterrupt
-
     common = ("finetune", "--from", "head", *QUICK, "--epochs", "2", *options, "--checkpoint_dir")
     whole = tmp_path / "whole" if options else place / "tuned"
-    assert not options or run(*common, whole) == 0
+    assert not options or run_cli(*common, whole) == 0
     command = (*common, tmp_path / "cut", "--resume", "auto")
-    monkeypatch.setattr(fit, "_keep", keep_and_die)
-    assert run(*command) == 130
-    monkeypatch.setattr(fit, "_keep", keep)
-    assert run(*command) == 0
+    with interrupt_after_saves(2):  # epochs 0 and 1
+        assert run_cli(*command) == 130
+    assert run_cli(*command) == 0
     assert history(tmp_path / "cut") == history(whole)
     best = json.loads((place / "head/final_results.json").read_text())["best_val_mpca"]
     assert history(whole)[0]["val_mpca"] == best
@@ -140,13 +127,13 @@ def test_a_killed_run_goes_on(
 
 def test_stored_crops_train_as_images_do_and_need_no_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ("--data_path", "data", "--weights", "random", "--crop_size", "32", *QUICK)
-    assert run("extract", *recipe, "--crops", "--store", "pixels.store") == 0
+    assert run_cli("extract", *recipe, "--crops", "--store", "pixels.store") == 0
     Path("data").rename("elsewhere")
     try:
         tune = ("finetune", "--from", "head", *QUICK, "--epochs", "2", "--store", "pixels.store")
-        assert run(*tune, "--checkpoint_dir", "stored") == 0
-        assert run(*tune, "--checkpoint_dir", "unkept", "--crop_cache", "0") == 0
-        assert run(*tune[:-2], "--checkpoint_dir", "never") != 0
+        assert run_cli(*tune, "--checkpoint_dir", "stored") == 0
+        assert run_cli(*tune, "--checkpoint_dir", "unkept", "--crop_cache", "0") == 0
+        assert run_cli(*tune[:-2], "--checkpoint_dir", "never") != 0
     finally:
         Path("elsewhere").rename("data")
     states = [load_checkpoint(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "unkept")]
@@ -155,9 +142,9 @@ def test_stored_crops_train_as_images_do_and_need_no_images(place: Path, capsys:
         assert all(torch.equal(state[key], states[0][key]) for key in state)
     capsys.readouterr()
     wide = ("train", "--weights", "random", "--crop_size", "48", *QUICK, "--store", "pixels.store")
-    assert run(*wide, "--checkpoint_dir", "never") == 4
+    assert run_cli(*wide, "--checkpoint_dir", "never") == 4
     assert "crop_size 32" in capsys.readouterr().err
-    assert run("extract", *recipe, "--store", "plain.store") == 0
-    assert run("finetune", "--from", "head", *QUICK, "--store", "plain.store", "--checkpoint_dir", "never") == 4
+    assert run_cli("extract", *recipe, "--store", "plain.store") == 0
+    assert run_cli("finetune", "--from", "head", *QUICK, "--store", "plain.store", "--checkpoint_dir", "never") == 4
     assert "--crops" in capsys.readouterr().err
     assert not Path("never").exists()

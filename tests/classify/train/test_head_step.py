@@ -11,7 +11,7 @@ from classify.data.batches import PairBatch
 from classify.model.head import FusionHead, Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.train.autograd_step import AutogradStep
-from classify.train.head_step import HeadStep, MovingHead
+from classify.train.head_step import HeadState, HeadStep
 from configs.resnet_stage2_config import FUSIONS, ResNetStage2Config
 from tests.factories import small_config
 
@@ -65,7 +65,7 @@ def test_gradients_are_autograds(fusion: str, no_scene: bool) -> None:
         head.load_state_dict(heads[0].state_dict() | dict(head.named_parameters()))  # one scale
         objective(config).loss(head(batch.persons, batch.a, batch.b, batch.spatial), batch.label).backward()
         expected.append({name: parameter.grad.clone() for name, parameter in head.named_parameters()})
-    step = HeadStep([MovingHead(head, config) for head in heads], objective(config))
+    step = HeadStep([HeadState(head, config) for head in heads], objective(config))
     stacked = [torch.stack([getattr(batch, name) for batch in batches]) for name in ("persons", "spatial", "label")]
     with torch.no_grad():
         step._backward(*stacked)
@@ -84,7 +84,7 @@ def test_steps_are_autograds(fusion: str) -> None:
     """Clipping, weight decay and Adam too."""
     config = small_config(fusion_strategy=fusion, dropout=0.0, weight_decay=0.01, grad_clip=0.05)
     one, other = head_of(config), head_of(config)
-    by_hand = HeadStep([MovingHead(one, config)], objective(config))
+    by_hand = HeadStep([HeadState(one, config)], objective(config))
     by_autograd = AutogradStep(Stage2Model(nn.Identity(), other), objective(config), config)
     for number in range(20):
         rate = 0.01 / (1 + number)
@@ -99,7 +99,7 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
     """Against autograd with the very numbers that the step's generator draws."""
     config = small_config(dropout=0.3)
     head, twin = head_of(config, torch.float64), head_of(config, torch.float64)
-    moving, batch = MovingHead(head, config), batch_of(0, dtype=torch.float64)
+    state, batch = HeadState(head, config), batch_of(0, dtype=torch.float64)
     count = 7 * config.hidden_dim
     drawn = torch.Generator().manual_seed(config.seed)
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=drawn)
@@ -113,7 +113,7 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
             return hidden * (chance > 0.3) / 0.7
 
     twin.dropout = Drop()  # type: ignore[assignment]
-    step = HeadStep([moving], objective(config))
+    step = HeadStep([state], objective(config))
     loss = step([batch], 0.0)
     expected = objective(config).loss(twin(batch.persons, batch.a, batch.b, batch.spatial), batch.label)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -123,15 +123,15 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
 def test_a_head_goes_on_from_its_state() -> None:
     config = small_config(dropout=0.5)
     head = head_of(config)
-    moving = MovingHead(head, config)
-    step = HeadStep([moving], objective(config))
+    state = HeadState(head, config)
+    step = HeadStep([state], objective(config))
     for number in range(3):
         step([batch_of(number)], 0.01)
-    state, parameters = moving.state_dict(), {key: value.clone() for key, value in head.state_dict().items()}
+    saved, parameters = state.state_dict(), {key: value.clone() for key, value in head.state_dict().items()}
     losses = [step([batch_of(number)], 0.01).item() for number in range(3, 8)]
     again = head_of(config)
     again.load_state_dict(parameters)
-    resumed = MovingHead(again, config)
-    resumed.load_state_dict(state)
+    resumed = HeadState(again, config)
+    resumed.load_state_dict(saved)
     step = HeadStep([resumed], objective(config))
     assert [step([batch_of(number)], 0.01).item() for number in range(3, 8)] == losses

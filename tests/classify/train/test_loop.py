@@ -18,9 +18,11 @@ from classify.model.checkpoint import CACHED, RunInfo, load_checkpoint
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.report.log import log_configuration, log_data
-from classify.train.drive import drive_together
-from classify.train.fit import Fitted, fit, learning_rate
-from classify.train.head_step import MovingHead
+from classify.run_folder import RunFolder
+from classify.train.head_step import HeadState, HeadStep
+from classify.train.learning_rate import warmup_cosine
+from classify.train.loop import TrainingRun, fit
+from classify.train.loop import resume as continue_run
 from configs.errors import CheckpointError, Stage2Error
 from configs.resnet_stage2_config import ResNetStage2Config
 from tests.factories import make_features, make_tables, small_config
@@ -38,18 +40,20 @@ def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings
     splits = select_splits(features.tables, config)
     visual = CachedFeatures.load(features, torch.device("cpu"))
     sources = [CachedSource(features.tables, visual, splits[name], config.batch_size) for name in ("train", "val")]
-    about = RunInfo(CACHED, config, 16, {}, "", (1.0, 1.0, 1.0))
+    info = RunInfo(CACHED, config, 16, {}, "", (1.0, 1.0, 1.0))
     torch.manual_seed(config.seed)
     model = Stage2Model(nn.Identity(), build_head(config, 16))
-    objective = Objective.from_config(config, about.class_weight, torch.device("cpu"))
-    last = load_checkpoint(folder / "last.pth", resume=True) if resume else None
-    moving = MovingHead(model.head, config)
-    fitted = Fitted(model, moving, about, folder)
-    return drive_together([fit(fitted, *sources, objective, warm=False, resume=last)], [moving], objective)[0]
+    objective = Objective.from_config(config, info.class_weight, torch.device("cpu"))
+    state = HeadState(model.head, config)
+    run = TrainingRun(model, state, info, RunFolder(folder))
+    if resume:
+        continue_run(run, load_checkpoint(run.folder.last, resume=True))
+    fit([run], *sources, objective, lambda _: HeadStep([state], objective))
+    return run.history
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
-    rates = [learning_rate(step, 0.1, 10, 110) for step in range(110)]
+    rates = [warmup_cosine(step, 0.1, 10, 110) for step in range(110)]
     assert rates[:10] == pytest.approx([0.01 * (step + 1) for step in range(10)])
     assert rates[10:] == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
     assert min(rates) > 0
@@ -58,13 +62,13 @@ def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 1), (1, 1), (5, 3)])
 def test_the_shortest_schedules_work(warmup: int, total: int) -> None:
-    assert all(0 < learning_rate(step, 1.0, warmup, total) <= 1 for step in range(total))
+    assert all(0 < warmup_cosine(step, 1.0, warmup, total) <= 1 for step in range(total))
 
 
 def test_the_schedule_moves_each_step(tmp_path: Path) -> None:
     history = start(tmp_path / "r", epochs=4, warmup_epochs=2.0, learning_rate=1e-3)
     batches = math.ceil(100 / 8)
-    expected = [learning_rate(epoch * batches - 1, 1e-3, 2 * batches, 4 * batches) for epoch in range(1, 5)]
+    expected = [warmup_cosine(epoch * batches - 1, 1e-3, 2 * batches, 4 * batches) for epoch in range(1, 5)]
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
 
 

@@ -15,7 +15,7 @@ from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_splits
 from classify.inference.finished_run import evaluate_crops, evaluate_features
 from classify.model.checkpoint import build_model, load_checkpoint
-from classify.train.cached import train_cached, train_heads
+from classify.train.cached import train_cached
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
 from classify.train.seeds import train_seeds
@@ -24,25 +24,29 @@ from configs.resnet_stage2_config import FUSIONS, ResNetStage2Config
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
 from store.tables import Features, Tables
-from tests.factories import TinyBackbone, make_features, make_tables, small_config, with_labels, write_images
+from tests.classify.conftest import Interrupt
+from tests.factories import (
+    IDENTITY,
+    TinyBackbone,
+    make_features,
+    make_tables,
+    small_config,
+    train_head,
+    with_labels,
+    write_images,
+)
 
-ABOUT = {"name": "tiny", "weights_sha256": "0"}
 
-
+@pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Baselines and pictures have tests of their own."""
+    """Shortens the baselines and skips the plots, which have tests of their own."""
     monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
     monkeypatch.setattr("classify.train.run.plot_run", lambda *_: None)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
-
-
 def cached(folder: Path, features: Features | None = None, **settings: Any) -> Run:
     features = features or make_features(make_tables())
-    return train_cached(features, small_config(folder, **settings), ABOUT)
+    return train_head(features, small_config(folder, **settings))
 
 
 def history(run: Run) -> list[dict[str, Any]]:
@@ -114,29 +118,18 @@ def test_training_stops_early(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["cached", "end_to_end"])
 def test_a_stopped_run_goes_on_to_the_same_numbers(
-    tmp_path: Path, mode: str, pictures: tuple[Tables, list[Path]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mode: str, pictures: tuple[Tables, list[Path]], interrupt_after_saves: Interrupt
 ) -> None:
     def start(folder: Path, resume: bool = False) -> Run:
         config = small_config(folder, epochs=4)
         if mode == "cached":
-            return train_cached(make_features(make_tables()), config, ABOUT, resume=resume)
+            return train_head(make_features(make_tables()), config, resume=resume)
         torch.manual_seed(0)
-        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=resume)  # type: ignore[arg-type]
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, IDENTITY, resume=resume)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
-    from classify.train import fit
-
-    keep = fit._keep
-
-    def keep_and_die(fitted: Any, records: list[Any], order: Any) -> None:
-        keep(fitted, records, order)
-        if len(records) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit, "_keep", keep_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_after_saves(2), pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
-    monkeypatch.setattr(fit, "_keep", keep)
     resumed = start(tmp_path / "cut", resume=True)
     assert history(resumed) == history(whole)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
@@ -146,31 +139,19 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
 @pytest.mark.parametrize("mode", ["cached", "end_to_end"])
 @pytest.mark.parametrize("step", [1, 2, 9, 14])
 def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
-    tmp_path: Path, mode: str, step: int, pictures: tuple[Tables, list[Path]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mode: str, step: int, pictures: tuple[Tables, list[Path]], interrupt_at_step: Interrupt
 ) -> None:
-    from classify.train import fit
-
     def start(folder: Path) -> Run:
         config = small_config(folder, epochs=5)
         if mode == "cached":
-            return train_cached(make_features(make_tables(frames=2)), config, ABOUT, resume=True)
+            return train_head(make_features(make_tables(frames=2)), config, resume=True)
         torch.manual_seed(0)
-        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, ABOUT, resume=True)  # type: ignore[arg-type]
+        return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, IDENTITY, resume=True)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
-    rate, calls = fit._rate, 0
-
-    def rate_or_die(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            raise KeyboardInterrupt
-        return rate(*arguments)
-
-    monkeypatch.setattr(fit, "_rate", rate_or_die)  # asked for at every step
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_at_step(step), pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
-    resumed = start(tmp_path / "cut")  # `calls` has passed `step`: nothing dies again
+    resumed = start(tmp_path / "cut")
     assert history(resumed) == history(whole)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -179,7 +160,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
 def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
     backbone = TinyBackbone(freeze=True)
     features = features_of(backbone, *pictures)
-    run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
+    run = train_head(features, small_config(tmp_path / "r"))
     checkpoint = load_checkpoint(run.folder / "best_model.pth")
     split = select_splits(pictures[0], small_config())["test"]
     device = torch.device("cpu")
@@ -192,7 +173,7 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
         logits = [torch.cat([model(b) for b in source.epoch()]) for model, source in zip(models, sources, strict=True)]
     assert logits[0] == pytest.approx(logits[1], rel=1e-5, abs=1e-6)
     figures = (
-        evaluate_features(checkpoint, features, ABOUT, split="test", device=device),
+        evaluate_features(checkpoint, features, IDENTITY, split="test", device=device),
         evaluate_crops(checkpoint, *pictures, backbone, split="test", device=device),  # type: ignore[arg-type]
     )
     assert figures[0]["confusion_matrix"] == figures[1]["confusion_matrix"] == run.results["test_confusion_matrix"]
@@ -200,9 +181,9 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
 
 def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
     backbone = TinyBackbone()
-    head = train_cached(features_of(backbone, *pictures), small_config(tmp_path / "head"), ABOUT)
+    head = train_head(features_of(backbone, *pictures), small_config(tmp_path / "head"))
     start = load_checkpoint(head.folder / "best_model.pth")
-    tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), ABOUT, start=start)  # type: ignore[arg-type]
+    tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), IDENTITY, start=start)  # type: ignore[arg-type]
     first = history(tuned)[0]
     best = max(history(head), key=lambda record: (record["val_mpca"], -record["val_loss"]))
     assert first["epoch"] == 0
@@ -218,7 +199,7 @@ def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
         torch.manual_seed(0)
         backbone = TinyBackbone(freeze=frozen)
         before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-        train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / str(frozen)), ABOUT)  # type: ignore[arg-type]
+        train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / str(frozen)), IDENTITY)  # type: ignore[arg-type]
         after = backbone.state_dict()
         moved = {key for key in before if not torch.equal(before[key], after[key])}
         if frozen:
@@ -267,7 +248,7 @@ def test_two_views_are_used_in_training_alone() -> None:
 
 def test_seeds_report_their_spread(tmp_path: Path) -> None:
     features = make_features(make_tables())
-    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_heads(features, configs, ABOUT))
+    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_cached(features, configs, IDENTITY))
     values = run.results["seeds"]["test_mpca"]["values"]
     assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
     assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
@@ -277,11 +258,11 @@ def test_seeds_report_their_spread(tmp_path: Path) -> None:
 def test_heads_trained_together_are_those_trained_alone(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=1.0)
     settings = {"epochs": 12, "patience": 3, "balance": "sampler"}  # some stop earlier than others
-    together = train_heads(
-        features, [small_config(tmp_path / f"t{seed}", seed=seed, **settings) for seed in range(5)], ABOUT
+    together = train_cached(
+        features, [small_config(tmp_path / f"t{seed}", seed=seed, **settings) for seed in range(5)], IDENTITY
     )
     for seed, run in enumerate(together):
-        alone = train_cached(features, small_config(tmp_path / f"a{seed}", seed=seed, **settings), ABOUT)
+        alone = train_head(features, small_config(tmp_path / f"a{seed}", seed=seed, **settings))
         assert len(history(run)) == len(history(alone))
         for one, other in zip(history(run), history(alone), strict=True):
             assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
@@ -289,42 +270,59 @@ def test_heads_trained_together_are_those_trained_alone(tmp_path: Path) -> None:
     assert len({len(history(run)) for run in together}) > 1
 
 
-def test_seeds_that_were_cut_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between two seeds' epochs: each goes on from its own."""
-    from classify.train import fit
-
+def test_seeds_continue_after_an_interruption_between_two_of_them(
+    tmp_path: Path, interrupt_after_saves: Interrupt
+) -> None:
     features = make_features(make_tables())
 
     def start(folder: Path) -> list[Run]:
         configs = [small_config(folder / str(seed), seed=seed, epochs=5) for seed in range(3)]
-        return train_heads(features, configs, ABOUT, resume=True)
+        return train_cached(features, configs, IDENTITY, resume=True)
 
     whole = start(tmp_path / "whole")
-    keep, calls = fit._keep, 0
-
-    def keep_and_die(*arguments: Any) -> None:
-        nonlocal calls
-        keep(*arguments)
-        calls += 1
-        if calls == 8:  # the third epoch of the second seed
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit, "_keep", keep_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_after_saves(8), pytest.raises(KeyboardInterrupt):  # the third epoch of the second seed
         start(tmp_path / "cut")
-    for one, other in zip(start(tmp_path / "cut"), whole, strict=True):
-        losses = [[record["train_loss"] for record in history(run)] for run in (one, other)]
+    for resumed, expected in zip(start(tmp_path / "cut"), whole, strict=True):
+        losses = [[record["train_loss"] for record in history(run)] for run in (resumed, expected)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_fused_step_trains_as_autograd_does(tmp_path: Path) -> None:
+    """Without dropout, whose random numbers differ."""
+    features = make_features(make_tables())
+    settings = {"dropout": 0.0, "epochs": 4}
+    fused, plain = (
+        train_head(features, small_config(tmp_path / step, **settings), step=step) for step in ("fused", "autograd")
+    )
+    for one, other in zip(history(fused), history(plain), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+
+
+def test_seeds_by_autograd_are_those_trained_alone(tmp_path: Path) -> None:
+    features = make_features(make_tables())
+    configs = [small_config(tmp_path / f"t{seed}", seed=seed) for seed in range(2)]
+    together = train_cached(features, configs, IDENTITY, step="autograd")
+    for seed, run in enumerate(together):
+        alone = train_head(features, small_config(tmp_path / f"a{seed}", seed=seed), step="autograd")
+        assert history(run) == history(alone)
+
+
+def test_resuming_by_the_other_step_is_refused(tmp_path: Path) -> None:
+    features = make_features(make_tables())
+    train_head(features, small_config(tmp_path / "r", epochs=2))
+    with pytest.raises(CheckpointError, match="--step"):
+        train_head(features, small_config(tmp_path / "r", epochs=2), step="autograd", resume=True)
 
 
 def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:
     features = make_features(make_tables())
-    run = train_cached(features, small_config(tmp_path / "r"), ABOUT)
+    run = train_head(features, small_config(tmp_path / "r"))
     with pytest.raises(MismatchError, match="weights_sha256"):
         evaluate_features(
             load_checkpoint(run.folder / "best_model.pth"),
             features,
-            ABOUT | {"weights_sha256": "1"},
+            IDENTITY | {"weights_sha256": "1"},
             split="test",
             device=torch.device("cpu"),
         )
@@ -334,7 +332,7 @@ def test_a_run_is_replaced_only_on_demand(tmp_path: Path) -> None:
     cached(tmp_path / "r")
     with pytest.raises(ConfigError, match="--overwrite"):
         cached(tmp_path / "r")
-    train_cached(make_features(make_tables()), small_config(tmp_path / "r"), ABOUT, overwrite=True)
+    train_head(make_features(make_tables()), small_config(tmp_path / "r"), overwrite=True)
 
 
 def test_the_results_have_the_guides_keys(tmp_path: Path) -> None:
