@@ -1,4 +1,4 @@
-"""On a GPU: the CPU's features and the CPU's training, within the rounding of its arithmetic."""
+"""Features and training on a GPU equal those on the CPU up to rounding."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from extract.synth.dataset import draw_dataset
 from store.reader import load_store
 from tests.jobs import run_cli as run
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SMALL = ("--weights", "random", "--crop_size", "64")
 
@@ -27,30 +27,30 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("precision", "most"), [("float32", 5e-3), *sorted(ERROR.items())])
-def test_features_are_those_of_the_cpu(data: Path, precision: str, most: float) -> None:
-    """float32 convolutions may round to TensorFloat-32 (10 bits) on a GPU."""
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-3), *sorted(ERROR.items())])
+def test_features_equal_the_cpus(data: Path, precision: str, tolerance: float) -> None:
+    """On a GPU float32 convolutions may round to TensorFloat-32 (10 bits of mantissa)."""
     settings = ("--data_path", data, *SMALL, "--dtype", "float32")
     assert run("extract", *settings, "--device", "cpu", "--store", "cpu.store") == 0
     assert run("extract", *settings, "--device", "cuda", "--precision", precision, "--store", "gpu.store") == 0
-    exact, found = (load_store(Path(name)).visual for name in ("cpu.store", "gpu.store"))
-    error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
-    assert error.max() <= most
+    expected, actual = (load_store(Path(name)).visual for name in ("cpu.store", "gpu.store"))
+    error = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert error.max() <= tolerance
 
 
-def test_the_same_extraction_twice_writes_the_same_bytes(data: Path) -> None:
+def test_extraction_is_deterministic(data: Path) -> None:
     settings = ("--data_path", data, *SMALL, "--device", "cuda")
     for name in ("a.store", "b.store"):
         assert run("extract", *settings, "--store", name) == 0
-    one, other = (
+    first, second = (
         {file.name: file.read_bytes() for file in Path(name, "shards").iterdir()} for name in ("a.store", "b.store")
     )
-    assert one == other
+    assert first == second
 
 
 @pytest.mark.parametrize("mode", [("--freeze_backbone",), (), ("--amp",), ("--freeze_blocks", "2", "--checkpointing")])
-def test_training_begins_as_on_the_cpu(data: Path, mode: tuple[str, ...]) -> None:
-    """The first epoch's loss, which the first steps dominate, is the CPU's within a few percent."""
+def test_the_first_epochs_loss_equals_the_cpus(data: Path, mode: tuple[str, ...]) -> None:
+    """The first epoch's losses on both devices differ by at most 5 %."""
     losses = {}
     for device in ("cpu", "cuda"):
         if device == "cpu" and "--amp" in mode:

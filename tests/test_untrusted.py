@@ -1,4 +1,4 @@
-"""Hostile files in the store's place: no code runs, and nothing beside them is touched."""
+"""Malicious stores, checkpoints and weights: no code runs, and no other file is read or changed."""
 
 import contextlib
 import io
@@ -28,17 +28,19 @@ from tests.faults.damage import make_store
 from tests.stores import make_shard
 
 ROOT = Path(__file__).parent.parent
-FILTER = 32_123  # a number that HDF5 would look for in HDF5_PLUGIN_PATH
+FILTER = 32_123  # an unregistered filter, for which HDF5 searches HDF5_PLUGIN_PATH
 
 PLUGIN = """
 #include <fcntl.h>
 #include <stdlib.h>
 #include <stddef.h>
-/* Loaded by HDF5, it leaves a marker; its filter passes data through. */
-__attribute__((constructor)) static void sprung(void) { open(getenv("MARKER"), O_CREAT | O_WRONLY, 0600); }
-static size_t pass(unsigned f, size_t n, const unsigned v[], size_t bytes, size_t *size, void **data) { return bytes; }
+/* Creates the marker file when HDF5 loads it; the filter passes data through. */
+__attribute__((constructor)) static void create_marker(void) { open(getenv("MARKER"), O_CREAT | O_WRONLY, 0600); }
+static size_t pass_through(unsigned f, size_t n, const unsigned v[], size_t bytes, size_t *size, void **data) {
+    return bytes;
+}
 struct { int version, id; unsigned encoder, decoder; const char *name; void *can, *set; void *filter; }
-filter = { 1, 32123, 1, 1, "hostile", 0, 0, pass };
+filter = { 1, 32123, 1, 1, "malicious", 0, 0, pass_through };
 int H5PLget_plugin_type(void) { return 0; }
 const void *H5PLget_plugin_info(void) { return &filter; }
 """
@@ -53,22 +55,22 @@ try:
 except IntegrityError:
     print("refused")
 """
-CARELESS = "import h5py, sys; print(h5py.File(sys.argv[1])['visual'][:])"
+UNPROTECTED = "import h5py, sys; print(h5py.File(sys.argv[1])['visual'][:])"
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     (tmp_path / "plugins").mkdir()
-    source = tmp_path / "hostile.c"
+    source = tmp_path / "malicious.c"
     source.write_text(PLUGIN)
     library = build_library(tmp_path / "plugins", source)
     if library is None:
-        pytest.skip("no C compiler (cc): no plugin can be built")
-    return library.rename(library.with_name("libhostile.so"))
+        pytest.skip("no C compiler (cc): the plugin cannot be built")
+    return library.rename(library.with_name("libmalicious.so"))
 
 
-def with_unknown_filter(path: Path) -> Path:
-    """A shard whose features are stored through a filter that this HDF5 does not have."""
+def write_with_filter(path: Path) -> Path:
+    """Writes a shard whose features use a filter that only the plugin provides."""
     path.write_bytes(shard_image(make_shard()))
     with h5py.File(path, "r+") as file:
         rows = file["visual"][:]
@@ -81,25 +83,25 @@ def with_unknown_filter(path: Path) -> Path:
     return path
 
 
-def child(code: str, path: Path, plugin: Path, marker: Path) -> str:
+def run_child(code: str, path: Path, plugin: Path, marker: Path) -> str:
     environment = os.environ | {"HDF5_PLUGIN_PATH": str(plugin.parent), "MARKER": str(marker), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
-def test_a_hostile_plugin_path_loads_nothing(tmp_path: Path, plugin: Path) -> None:
-    marker = tmp_path / "pwned"
-    path = with_unknown_filter(tmp_path / "shard.h5")
+def test_shards_load_no_hdf5_plugin(tmp_path: Path, plugin: Path) -> None:
+    marker = tmp_path / "marker"
+    path = write_with_filter(tmp_path / "shard.h5")
     marker.unlink(missing_ok=True)
-    assert "refused" in child(READ, path, plugin, marker)
+    assert "refused" in run_child(READ, path, plugin, marker)
     assert not marker.exists()
-    child(CARELESS, path, plugin, marker)
-    assert marker.exists(), "the trap is no live one"
+    run_child(UNPROTECTED, path, plugin, marker)
+    assert marker.exists(), "the malicious file does not work, so the test proves nothing"
 
 
-class Evil:
-    """Unpickled with trust, it makes a folder."""
+class Malicious:
+    """Creates the folder `marker` when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -108,9 +110,9 @@ class Evil:
         return os.mkdir, (str(self.marker),)
 
 
-def hostile_file(path: Path, kind: str, marker: Path) -> Path:
-    """A file in one of torch's three formats that makes `marker` when it is unpickled with trust."""
-    content = {"model": Evil(marker), "conv1.weight": Evil(marker)}
+def write_malicious(path: Path, kind: str, marker: Path) -> Path:
+    """Writes a file in one of PyTorch's three formats that creates `marker` when it is unpickled."""
+    content = {"model": Malicious(marker), "conv1.weight": Malicious(marker)}
     if kind == "tar":
         with tarfile.open(path, "w") as archive:
             for name in ("sys_info", "storages", "tensors", "pickle"):
@@ -124,9 +126,9 @@ def hostile_file(path: Path, kind: str, marker: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["legacy", "zip", "tar"])
-def test_hostile_tensor_files_run_nothing(tmp_path: Path, kind: str) -> None:
-    marker = tmp_path / "pwned"
-    path = hostile_file(tmp_path / "best_model.pth", kind, marker)
+def test_malicious_tensor_files_run_no_code(tmp_path: Path, kind: str) -> None:
+    marker = tmp_path / "marker"
+    path = write_malicious(tmp_path / "best_model.pth", kind, marker)
     with pytest.raises(CheckpointError):
         load_checkpoint(path)
     with pytest.raises(CheckpointError):
@@ -134,37 +136,37 @@ def test_hostile_tensor_files_run_nothing(tmp_path: Path, kind: str) -> None:
     with pytest.raises(WeightsError):
         load_backbone("resnet18", str(path))
     assert not marker.exists()
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # it may well fail after the trap
-        warnings.simplefilter("ignore")  # of tarfile, from Python 3.12 on
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # unpickling may fail after it has run the code
+        warnings.simplefilter("ignore")  # tarfile warns since Python 3.12
         torch.load(path, weights_only=False)
-    assert marker.is_dir(), "the trap is no live one"
+    assert marker.is_dir(), "the malicious file does not work, so the test proves nothing"
 
 
-def test_pickles_in_attributes_and_datasets_are_never_loaded(tmp_path: Path) -> None:
-    marker = tmp_path / "pwned"
-    bomb = np.void(pickle.dumps(Evil(marker)))
+def test_pickles_in_shards_are_not_loaded(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    pickled = np.void(pickle.dumps(Malicious(marker)))
     for place in ("attribute", "dataset", "stray"):
         path = tmp_path / f"{place}.h5"
         path.write_bytes(shard_image(make_shard()))
         with h5py.File(path, "r+") as file:
             if place == "attribute":
-                file.attrs["recipe"] = bomb
+                file.attrs["recipe"] = pickled
             else:
                 name = "visual" if place == "dataset" else "stray"
                 file.pop(name, None)
-                file[name] = np.array([bomb])
+                file[name] = np.array([pickled])
         if place == "stray":
-            parse_shard(path.read_bytes(), "x")  # what is not ours is not read
+            parse_shard(path.read_bytes(), "x")  # unknown datasets are not read
         else:
             with pytest.raises(IntegrityError):
                 parse_shard(path.read_bytes(), "x")
         assert not marker.exists()
-    pickle.loads(bomb.tobytes())
-    assert marker.is_dir(), "the trap is no live one"
+    pickle.loads(pickled.tobytes())
+    assert marker.is_dir(), "the malicious file does not work, so the test proves nothing"
 
 
-def test_a_hostile_packed_store_reads_no_other_file(tmp_path: Path) -> None:
-    """Its checksum fits, as its maker would see to; its features point into a file of the user's."""
+def test_a_packed_store_cannot_read_another_file(tmp_path: Path) -> None:
+    """Its features are external data in a file of the user; its checksum is valid."""
     secret = tmp_path / "secret.bin"
     secret.write_bytes(b"s" * 10_000)
     store, packed = make_store(tmp_path / "a.store"), tmp_path / "a.h5"

@@ -1,0 +1,1 @@
+"""Fault injection into the store: kills, I/O errors, full disks, concurrent processes and damaged files."""

@@ -1,4 +1,4 @@
-"""Compiles the library that injects faults."""
+"""Compiles the C library that injects faults."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ SOURCE = Path(__file__).with_name("inject.c")
 
 
 def build_library(folder: Path, source: Path = SOURCE) -> Path | None:
-    """The compiled library in `folder`; None where there is no C compiler."""
+    """Compiles `source` into a shared library in `folder`; returns None if no C compiler is installed."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None

@@ -1,6 +1,6 @@
-"""`python -m tests.faults.campaign [--full] [--only PART] [--json FILE]`: the figures of docs/reliability.md.
+"""Fault injection: `python -m tests.faults.campaign [--full] [--only PART] [--json FILE]` (docs/reliability.md).
 
-Exit code 1 where a promise was broken, or where the negative control was not.
+Ends with exit code 1 if a store broke a guarantee, or if the negative control did not.
 """
 
 import argparse
@@ -12,80 +12,80 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.build import build_library
-from tests.faults.damage import damaged_checkpoint, damaged_stores
-from tests.faults.harness import Zygote
-from tests.faults.kills import (
-    errors_at_every_call,
-    full_disks,
-    kills_at_every_call,
+from tests.faults.concurrency import read_during_writes, try_second_writer
+from tests.faults.damage import damage_checkpoint, damage_stores
+from tests.faults.injection import (
+    fail_at_every_call,
+    kill_at_every_call,
+    kill_at_random,
+    limit_file_size,
     make_trial,
     negative_control,
-    random_kills,
 )
-from tests.faults.together import readers_while_a_writer_works, two_writers
+from tests.faults.trial import ForkServer
 
 PARTS = ("kills", "random", "errors", "full_disk", "control", "together", "damage")
 
 
-def campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, Any]:
-    """Figures by part."""
+def run_campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, Any]:
+    """Runs the parts; returns the results of each by its name."""
     library = build_library(folder)
     assert library is not None, "the campaign needs a C compiler (cc)"
-    zygote = Zygote(library)
-    trial = make_trial(zygote, folder, 80 if full else 4)
-    small = make_trial(zygote, folder, 8 if full else 3)
+    server = ForkServer(library)
+    trial = make_trial(server, folder, 80 if full else 4)
+    small = make_trial(server, folder, 8 if full else 3)
     runs = {
-        "kills": lambda: kills_at_every_call(trial),
-        "random": lambda: random_kills(trial, 200 if full else 10, 0.3 if full else 0.05),
-        "errors": lambda: errors_at_every_call(small),
-        "full_disk": lambda: full_disks(small, range(1000, 16000, 250 if full else 5000)),
-        "control": lambda: negative_control(zygote, folder),
+        "kills": lambda: kill_at_every_call(trial),
+        "random": lambda: kill_at_random(trial, 200 if full else 10, 0.3 if full else 0.05),
+        "errors": lambda: fail_at_every_call(small),
+        "full_disk": lambda: limit_file_size(small, range(1000, 16000, 250 if full else 5000)),
+        "control": lambda: negative_control(server, folder),
         "together": lambda: {
-            "readers": readers_while_a_writer_works(folder / "read.store", 8, 30 if full else 3),
-            "writers": two_writers(folder / "two.store", 20),
+            "readers": read_during_writes(folder / "read.store", 8, 30 if full else 3),
+            "writers": try_second_writer(folder / "two.store", 20),
         },
-        "damage": lambda: damaged_stores(folder, 500 if full else 50) | damaged_checkpoint(folder, 500 if full else 50),
+        "damage": lambda: damage_stores(folder, 500 if full else 50) | damage_checkpoint(folder, 500 if full else 50),
     }
-    figures = {}
+    results = {}
     for part in parts:
-        began = time.monotonic()
-        figures[part] = runs[part]() | {"seconds": 0.0}
-        figures[part]["seconds"] = round(time.monotonic() - began, 1)
-        print(part, json.dumps(figures[part]), file=sys.stderr)  # not lost where a later part cannot end
-    zygote.close()
-    return figures
+        start = time.monotonic()
+        results[part] = runs[part]() | {"seconds": 0.0}
+        results[part]["seconds"] = round(time.monotonic() - start, 1)
+        print(part, json.dumps(results[part]), file=sys.stderr)  # kept if a later part crashes
+    server.close()
+    return results
 
 
-def faults_of(part: str, found: dict[str, Any]) -> list[str]:
-    """What is wrong in a part's figures."""
+def failures_of(part: str, result: dict[str, Any]) -> list[str]:
+    """The broken guarantees in the result of a part."""
     if part == "control":
-        return [] if found["broken"] else ["the control lost nothing, so the harness detects nothing"]
+        return [] if result["broken"] else ["the negative control lost nothing, so the campaign detects nothing"]
     if part == "together":
-        readers, writers = found["readers"], found["writers"]
-        wrong = [f"{readers['wrong']} loads were wrong"] if readers["wrong"] or not readers["loads"] else []
-        return wrong + (["a second writer got in"] if writers["refused"] != writers["attempts"] else [])
+        readers, writers = result["readers"], result["writers"]
+        failures = [f"{readers['wrong']} loads were wrong"] if readers["wrong"] or not readers["loads"] else []
+        return failures + (["a second writer opened the store"] if writers["refused"] != writers["attempts"] else [])
     if part == "damage":
-        return [f"{kind}: {what} was missed" for kind in found if kind != "seconds" for what in found[kind]["missed"]]
-    return list(found["broken"]) + ([f"{found['signals']} signals"] if found["signals"] else [])
+        return [f"{kind}: {name} was missed" for kind in result if kind != "seconds" for name in result[kind]["missed"]]
+    return list(result["broken"]) + ([f"{result['signals']} signals"] if result["signals"] else [])
 
 
 def main() -> None:
-    """Runs the parts, prints the figures, and ends with 1 where something is wrong."""
+    """Runs the chosen parts and prints their results; ends with exit code 1 on a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--only", choices=PARTS, action="append")
-    parser.add_argument("--folder", type=Path, help="where the stores are made (default: the temporary folder)")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        figures = campaign(Path(folder), tuple(given.only or PARTS), given.full)
-    text = json.dumps(figures, indent=1)
+    parser.add_argument("--full", action="store_true", help="the numbers of docs/reliability.md (13 minutes)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; can be repeated")
+    parser.add_argument("--folder", type=Path, help="folder for the stores (default: the temporary folder)")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        results = run_campaign(Path(folder), tuple(arguments.only or PARTS), arguments.full)
+    text = json.dumps(results, indent=1)
     print(text)
-    if given.json:
-        given.json.write_text(text + "\n")
-    wrong = [fault for part, found in figures.items() for fault in faults_of(part, found)]
-    print("\n".join(wrong) or "every promise was kept, and the control was not")
-    sys.exit(bool(wrong))
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+    failures = [failure for part, result in results.items() for failure in failures_of(part, result)]
+    print("\n".join(failures) or "all guarantees hold, and the negative control lost data as expected")
+    sys.exit(bool(failures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flipped bits and cut ends in every kind of file that is trusted later: each one must be noticed."""
+"""Flips bits and cuts the end off files of every kind that is read again later; each change must be detected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +17,11 @@ UNITS = 3
 
 
 class HarmlessError(Exception):
-    """The damage fell on bytes that nothing reads: what was loaded is what was written."""
+    """Raised by a reader if the damage is in bytes that nothing reads: the loaded values equal the written ones."""
 
 
 def make_store(path: Path) -> Path:
-    """A small finished store."""
+    """Writes a small finished store."""
     with open_for_writing(path, make_plan(UNITS)) as writer:
         for number in writer.pending:
             writer.commit(number, shard_of(number))
@@ -29,8 +29,8 @@ def make_store(path: Path) -> Path:
     return path
 
 
-def damaged(path: Path, read: Callable[[], Any], count: int, seed: int = 0) -> dict[str, Any]:
-    """`count` flipped bits and as many cuts of file `path`, one at a time; how many `read` did not refuse."""
+def damage_file(path: Path, read: Callable[[], Any], count: int, seed: int = 0) -> dict[str, Any]:
+    """Makes `count` bit flips and `count` cuts in a file, one at a time; lists those that `read` does not refuse."""
     data = path.read_bytes()
     rng = np.random.default_rng(seed)
     missed = []
@@ -39,34 +39,34 @@ def damaged(path: Path, read: Callable[[], Any], count: int, seed: int = 0) -> d
         bit = int(rng.integers(8))
         flipped = bytearray(data)
         flipped[at] ^= 1 << bit
-        for what, content in ((f"bit {bit} of byte {at}", bytes(flipped)), (f"cut to {at} bytes", data[:at])):
+        for name, content in ((f"bit {bit} of byte {at}", bytes(flipped)), (f"cut to {at} bytes", data[:at])):
             path.write_bytes(content)
             try:
                 read()
-                missed.append(what)
+                missed.append(name)
             except HarmlessError:
                 harmless += 1
             except Stage2Error:
-                pass  # found
+                pass  # detected
     path.write_bytes(data)
     return {"flips": count, "cuts": count, "harmless": harmless, "missed": missed}
 
 
-def damaged_stores(folder: Path, count: int) -> dict[str, dict[str, Any]]:
-    """A shard, the manifest, and a packed store."""
+def damage_stores(folder: Path, count: int) -> dict[str, dict[str, Any]]:
+    """Damages a shard, a manifest and a packed store."""
     store = make_store(folder / "damaged.store")
     packed = folder / "damaged.h5"
     pack_store(store, packed)
     shard = store / "shards" / read_manifest(store).units[1].shard
     return {
-        "shard": damaged(shard, lambda: load_store(store), count),
-        "manifest": damaged(store / "STORE.json", lambda: load_store(store), count),
-        "packed": damaged(packed, lambda: load_store(packed), count),
+        "shard": damage_file(shard, lambda: load_store(store), count),
+        "manifest": damage_file(store / "STORE.json", lambda: load_store(store), count),
+        "packed": damage_file(packed, lambda: load_store(packed), count),
     }
 
 
-def damaged_checkpoint(folder: Path, count: int) -> dict[str, dict[str, Any]]:
-    """A run's best model: every flip is refused, or fell on a byte that nothing reads and changed no tensor."""
+def damage_checkpoint(folder: Path, count: int) -> dict[str, dict[str, Any]]:
+    """Damages a run's best model; damage that changes no loaded value is harmless."""
     import torch
     from torch import nn
 
@@ -75,14 +75,14 @@ def damaged_checkpoint(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     from tests.factories import small_config
 
     path = folder / "best_model.pth"
-    about = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
-    save_checkpoint(path, about, Stage2Model(nn.Identity(), build_head(small_config(), 16)), {"epoch": 1})
+    info = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    save_checkpoint(path, info, Stage2Model(nn.Identity(), build_head(small_config(), 16)), {"epoch": 1})
     intact = load_checkpoint(path)
 
     def read() -> None:
-        found = load_checkpoint(path)
-        same = found.info == intact.info and found.metrics == intact.metrics
-        if same and all(torch.equal(found.model[key], intact.model[key]) for key in intact.model):
+        loaded = load_checkpoint(path)
+        same = loaded.info == intact.info and loaded.metrics == intact.metrics
+        if same and all(torch.equal(loaded.model[key], intact.model[key]) for key in intact.model):
             raise HarmlessError
 
-    return {"checkpoint": damaged(path, read, count)}
+    return {"checkpoint": damage_file(path, read, count)}

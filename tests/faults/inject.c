@@ -1,5 +1,6 @@
-/* Faults below Python: counts the calls that change files under one folder and makes one of them, or all from it on,
-   fail, fall short, or kill the process. Preloaded; armed by fault_arm, harmless until then. */
+/* Injects faults below Python. Counts the calls that change files under one folder, and makes one of them, or all
+   calls from that one on, fail, write less, or kill the process. Load it with LD_PRELOAD; it does nothing until
+   fault_arm is called. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,24 +27,24 @@ void fault_arm(const char *folder, int calls, int what, int error, long first, l
 
 long fault_count(void) { return count; }
 
-static int under(const char *path) {
+static int in_root(const char *path) {
     return root[0] && path && strncmp(path, root, strlen(root)) == 0;
 }
 
-static int open_under(int fd) {
+static int fd_in_root(int fd) {
     char link[64], path[4096];
     if (!root[0]) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(link, path, sizeof path - 1);
     if (size < 0) return 0;
     path[size] = 0;
-    return under(path);
+    return in_root(path);
 }
 
 static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
-/* The fault of this call, NONE for most. */
-static int fault(int call, int relevant) {
+/* Counts this call; returns the fault that it suffers, usually NONE. */
+static int next_fault(int call, int relevant) {
     if (!relevant || !(mask & call)) return NONE;
     count++;
     if (kind == NONE || count < at || count >= at + times) return NONE;
@@ -54,38 +55,38 @@ static int fault(int call, int relevant) {
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#define SIMPLE(call, relevant, real_call)                                 \
-    int found = fault(call, relevant);                                    \
-    if (found == ERROR || found == FULL) { errno = code; return -1; }     \
-    int result = real_call;                                               \
-    if (found == KILL_AFTER) die();                                       \
+#define SIMPLE(call, relevant, real_call)                                                \
+    int injected = next_fault(call, relevant);                                           \
+    if (injected == ERROR || injected == FULL) { errno = code; return -1; }              \
+    int result = real_call;                                                              \
+    if (injected == KILL_AFTER) die();                                                   \
     return result;
 
-int fsync(int fd) { SIMPLE(FSYNC, open_under(fd), REAL(fsync)(fd)) }
-int fdatasync(int fd) { SIMPLE(FSYNC, open_under(fd), REAL(fdatasync)(fd)) }
-int rename(const char *from, const char *to) { SIMPLE(RENAME, under(to), REAL(rename)(from, to)) }
-int unlink(const char *path) { SIMPLE(UNLINK, under(path), REAL(unlink)(path)) }
-int mkdir(const char *path, mode_t mode) { SIMPLE(MKDIR, under(path), REAL(mkdir)(path, mode)) }
+int fsync(int fd) { SIMPLE(FSYNC, fd_in_root(fd), REAL(fsync)(fd)) }
+int fdatasync(int fd) { SIMPLE(FSYNC, fd_in_root(fd), REAL(fdatasync)(fd)) }
+int rename(const char *from, const char *to) { SIMPLE(RENAME, in_root(to), REAL(rename)(from, to)) }
+int unlink(const char *path) { SIMPLE(UNLINK, in_root(path), REAL(unlink)(path)) }
+int mkdir(const char *path, mode_t mode) { SIMPLE(MKDIR, in_root(path), REAL(mkdir)(path, mode)) }
 
 static int mode_of(int flags, va_list rest) { return flags & O_CREAT ? va_arg(rest, int) : 0; }
 
-#define OPEN(name)                                                                          \
-    int name(const char *path, int flags, ...) {                                            \
-        va_list rest;                                                                       \
-        va_start(rest, flags);                                                              \
-        int mode = mode_of(flags, rest);                                                    \
-        va_end(rest);                                                                       \
-        SIMPLE(CREATE, (flags & O_CREAT) && under(path), REAL(name)(path, flags, mode))     \
+#define OPEN(name)                                                                       \
+    int name(const char *path, int flags, ...) {                                         \
+        va_list rest;                                                                    \
+        va_start(rest, flags);                                                           \
+        int mode = mode_of(flags, rest);                                                 \
+        va_end(rest);                                                                    \
+        SIMPLE(CREATE, (flags & O_CREAT) && in_root(path), REAL(name)(path, flags, mode)) \
     }
 OPEN(open)
 OPEN(open64)
 
-#define WRITING(real_call)                                                                  \
-    int found = fault(WRITE, open_under(fd));                                               \
-    if (found == ERROR) { errno = code; return -1; }                                        \
-    if ((found == TORN || found == SHORT || found == FULL) && size > 1) size /= 2;          \
-    ssize_t result = real_call;                                                             \
-    if (found == KILL_AFTER || found == TORN) die();                                        \
+#define WRITING(real_call)                                                               \
+    int injected = next_fault(WRITE, fd_in_root(fd));                                    \
+    if (injected == ERROR) { errno = code; return -1; }                                  \
+    if ((injected == TORN || injected == SHORT || injected == FULL) && size > 1) size /= 2; \
+    ssize_t result = real_call;                                                          \
+    if (injected == KILL_AFTER || injected == TORN) die();                               \
     return result;
 
 ssize_t write(int fd, const void *data, size_t size) { WRITING(REAL(write)(fd, data, size)) }

@@ -1,6 +1,6 @@
-"""What is done while faults are injected: a store is filled; or, as a control, one HDF5 file is appended to in place.
+"""The work that is done while faults are injected: filling a store or, as a control, appending to one HDF5 file.
 
-Needs numpy, h5py and store/ alone, so that a run costs milliseconds.
+Imports only numpy, h5py and `store`, so that a run takes milliseconds.
 """
 
 import os
@@ -15,11 +15,11 @@ from store.format.shard import Shard, Skipped
 from store.writer import open_for_writing
 
 RECIPE = Recipe("resnet18", "avgpool", "w" * 64, 8, 32, 0.2, "rule", "bilinear", "imagenet", "float32", "float16", 1)
-FRAMES, PEOPLE, PAIRS, DIM = 2, 3, 4, 8
+FRAMES, PEOPLE, PAIRS, DIM = 2, 3, 4, 8  # per unit: frames, people per frame, pairs; width of the features
 
 
 def make_plan(units: int) -> Manifest:
-    """A plan of so many units, two a scene."""
+    """A plan of `units` units, two per scene."""
     planned = [
         Unit(f"scene{n // 2}", FRAMES, FRAMES * PEOPLE + 1, PAIRS, digest(["d", n]), digest(["v", n]))
         for n in range(units)
@@ -29,7 +29,7 @@ def make_plan(units: int) -> Manifest:
 
 
 def shard_of(number: int) -> Shard:
-    """The rows of unit `number`, always the same."""
+    """The rows of unit `number`, the same in every call."""
     rng = np.random.default_rng(number)
     persons = FRAMES * PEOPLE
     frame = np.repeat(np.arange(FRAMES), PAIRS // FRAMES)
@@ -53,7 +53,7 @@ def shard_of(number: int) -> Shard:
 
 
 def fill_store(path: Path, units: int, log: int) -> None:
-    """Fills or goes on with a store; each computed and each acknowledged unit is a line in descriptor `log`."""
+    """Fills or resumes a store; writes a line to descriptor `log` for each computed and each acknowledged unit."""
     with open_for_writing(path, make_plan(units)) as writer:
         for number in writer.pending:
             os.write(log, f"computed {number}\n".encode())
@@ -63,7 +63,7 @@ def fill_store(path: Path, units: int, log: int) -> None:
 
 
 def append_in_place(path: Path, units: int, log: int) -> None:
-    """The control: what many tools do. Appends to datasets of one open file and flushes after each unit."""
+    """Appends to the datasets of one open HDF5 file and flushes after each unit, as many tools do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "a") as file:
         if "visual" not in file:
@@ -77,4 +77,4 @@ def append_in_place(path: Path, units: int, log: int) -> None:
             os.write(log, f"acknowledged {number} x\n".encode())
 
 
-WORK = {"store": fill_store, "in_place": append_in_place}
+WORKLOADS = {"store": fill_store, "in_place": append_in_place}

@@ -1,0 +1,1 @@
+"""Fuzzing of every loader that reads files from elsewhere."""

@@ -1,4 +1,7 @@
-"""What is fuzzed: each loader of files from elsewhere, intact files to start from, the errors that it documents."""
+"""The loaders that are fuzzed, with intact files to start from and the errors that they document.
+
+Imports are inside the functions, so that a process loads only what its loader needs.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from configs.errors import Stage2Error
 
 @dataclass(frozen=True)
 class Loader:
-    """`load` reads `path` afresh; `intact` are the bytes of files that it accepts."""
+    """`load` reads `path`; `intact` are the bytes of files that it accepts."""
 
     path: Path
     load: Callable[[], object]
@@ -37,7 +40,7 @@ def annotations(folder: Path) -> Loader:
 
 
 def shards(folder: Path) -> Loader:
-    """The bytes of a shard, its checksum forged to fit: the parser alone must hold."""
+    """The bytes of a shard. Its checksum is not checked here, so that the parser is tested alone."""
     from store.format.shard import parse_shard, shard_file, shard_image
     from tests.faults.workload import shard_of
 
@@ -50,24 +53,24 @@ def shards(folder: Path) -> Loader:
 
 
 def manifests(folder: Path) -> Loader:
-    """STORE.json, of an unfinished and of a finished store."""
+    """STORE.json of an unfinished and of a finished store."""
     from store.format.manifest import manifest_text, read_manifest
     from tests.faults.damage import make_store
     from tests.faults.workload import make_plan
 
-    finished = (make_store(folder / "made.store") / "STORE.json").read_bytes()
+    finished = (make_store(folder / "finished.store") / "STORE.json").read_bytes()
     return Loader(folder / "STORE.json", lambda: read_manifest(folder), (manifest_text(make_plan(3)), finished))
 
 
 def packed(folder: Path) -> Loader:
-    """A packed store, its checksum forged to fit."""
+    """A packed store with a valid checksum over the changed bytes."""
     from store.format.packed_header import header_of, read_header
     from store.pack import pack_store
     from store.reader import load_store
     from tests.faults.damage import make_store
 
     path = folder / "a.h5"
-    pack_store(make_store(folder / "made.store"), path)
+    pack_store(make_store(folder / "finished.store"), path)
     data, header = path.read_bytes(), read_header(path)
 
     def load() -> object:
@@ -78,7 +81,7 @@ def packed(folder: Path) -> Loader:
 
 
 def checkpoints(folder: Path) -> Loader:
-    """A run's best model, and a file of tensors in torch's old format."""
+    """A run's best model, in PyTorch's zip format and in the older one."""
     import io
 
     import torch
@@ -90,23 +93,23 @@ def checkpoints(folder: Path) -> Loader:
 
     path = folder / "best_model.pth"
     config = small_config(hidden_dim=4, visual_feature_dim=4)
-    about = RunInfo(CACHED, config, 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
-    save_checkpoint(path, about, Stage2Model(nn.Identity(), build_head(config, 8)), {"epoch": 1})
+    info = RunInfo(CACHED, config, 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    save_checkpoint(path, info, Stage2Model(nn.Identity(), build_head(config, 8)), {"epoch": 1})
     old = io.BytesIO()
     torch.save(torch.load(path, weights_only=True), old, _use_new_zipfile_serialization=False)
     return Loader(path, lambda: load_checkpoint(path), (path.read_bytes(), old.getvalue()))
 
 
 def tensor_files(folder: Path) -> Loader:
-    """The loader beneath, which weights go through too."""
+    """The reader of tensor files, which checkpoints and weights share."""
     from extract.backbones.weights import read_tensor_file
 
-    made = checkpoints(folder)
-    return Loader(made.path, lambda: read_tensor_file(made.path), made.intact, ValueError)
+    checkpoint = checkpoints(folder)
+    return Loader(checkpoint.path, lambda: read_tensor_file(checkpoint.path), checkpoint.intact, ValueError)
 
 
 def configurations(folder: Path) -> Loader:
-    """A TOML file of a run's settings."""
+    """A TOML file with the settings of a run."""
     from configs.options import read_toml
     from configs.resnet_stage2_config import ResNetStage2Config
 

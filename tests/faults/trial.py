@@ -1,4 +1,4 @@
-"""Runs the workload under one fault after another and checks what is promised."""
+"""Runs the workload under a fault, and checks the guarantees of a store afterwards."""
 
 import json
 import os
@@ -15,16 +15,20 @@ import numpy as np
 from tests.faults.workload import FRAMES, PEOPLE, shard_of
 
 ROOT = Path(__file__).parent.parent.parent
-WRITE, FSYNC, RENAME, CREATE, UNLINK, MKDIR = (1 << bit for bit in range(6))
+WRITE, FSYNC, RENAME, CREATE, UNLINK, MKDIR = (1 << bit for bit in range(6))  # kinds of calls, as in inject.c
 WRITING = WRITE | FSYNC | RENAME
 ALL = 63
-NONE, KILL_BEFORE, KILL_AFTER, TORN, ERROR, SHORT, FULL = range(7)
+NONE, KILL_BEFORE, KILL_AFTER, TORN, ERROR, SHORT, FULL = range(7)  # kinds of faults, as in inject.c
 ALWAYS = 10**9
+KILLED, STORAGE_ERROR = -9, 74  # exit statuses
 
 
 @dataclass(frozen=True)
 class Fault:
-    """From call number `at` (1 first) of the `calls` on, `times` calls suffer `kind`; errors have the errno `code`."""
+    """`times` calls suffer the fault `kind`, from the `at`-th (from 1) of the kinds `calls` on.
+
+    `code` is the errno of an error.
+    """
 
     calls: int
     kind: int
@@ -33,13 +37,13 @@ class Fault:
     times: int = 1
 
     def values(self) -> list[int]:
-        """As the library takes them."""
+        """The arguments of the library's `fault_arm`."""
         return [self.calls, self.kind, self.code, self.at, self.times]
 
 
 @dataclass
 class Outcome:
-    """What became of one run: its exit status (negative: the signal) and what its child said."""
+    """The exit status of a run (negative: a signal's number), and what the child process logged."""
 
     status: int
     acknowledged: list[str] = field(default_factory=list)  # shard names
@@ -48,18 +52,18 @@ class Outcome:
     error: str = ""
 
 
-class Zygote:
-    """The forking process; one job at a time."""
+class ForkServer:
+    """Starts `tests.faults.fork_server` and sends it one job at a time."""
 
     def __init__(self, library: Path) -> None:
         environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
+            [sys.executable, "-m", "tests.faults.fork_server"],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, path: Path, units: int, fault: Fault | None = None, work: str = "store", **more: Any) -> Outcome:
-        """Fills `path`, with faults in its folder's calls where one is given."""
+        """Fills `path` with `units` units, injecting `fault` into the calls on files under it."""
         assert self._process.stdin is not None and self._process.stdout is not None
         job = {"work": work, "path": str(path), "root": str(path), "units": units} | more
         self._process.stdin.write(json.dumps(job | ({"fault": fault.values()} if fault else {})) + "\n")
@@ -83,67 +87,69 @@ class Zygote:
         self._process.stdout.close()
 
 
-def content(path: Path) -> dict[str, bytes]:
-    """All that a store promises to hold."""
+def read_content(path: Path) -> dict[str, bytes]:
+    """The bytes of a store's files."""
     files = [path / "STORE.json", path / "skipped.jsonl", *(path / "shards").iterdir()]
     return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
 
-def leftovers(path: Path) -> list[str]:
+def temporary_files(path: Path) -> list[str]:
     """Temporary files in a store."""
     return [str(file) for file in path.rglob("*") if file.is_file() and file.name.endswith(".tmp")]
 
 
 @dataclass
 class Trial:
-    """A store under one fault, and what was found wrong afterwards."""
+    """Fills a store under a fault, resumes it, and lists the guarantees that were broken."""
 
-    zygote: Zygote
+    server: ForkServer
     path: Path
     units: int
-    whole: dict[str, bytes]  # of an uninterrupted store
+    expected: dict[str, bytes]  # content of an uninterrupted store
 
     def run(self, fault: Fault | None, **more: Any) -> tuple[Outcome, list[str]]:
-        """One run under `fault`, then one without; the promises that were broken, in words."""
+        """Runs once with `fault` and once without; returns the first outcome and the broken guarantees."""
         shutil.rmtree(self.path, ignore_errors=True)
-        outcome = self.zygote.run(self.path, self.units, fault, **more)
-        broken = self._after_fault(outcome)
-        again = self.zygote.run(self.path, self.units)
-        if again.status != 0:
-            return outcome, [*broken, f"the resumed run ended with {again.status}: {again.error}"]
-        if content(self.path) != self.whole:
+        outcome = self.server.run(self.path, self.units, fault, **more)
+        broken = self._check_after_fault(outcome)
+        resumed = self.server.run(self.path, self.units)
+        if resumed.status != 0:
+            return outcome, [*broken, f"the resumed run ended with {resumed.status}: {resumed.error}"]
+        if read_content(self.path) != self.expected:
             broken.append("the resumed store differs from an uninterrupted one")
-        if again.computed > self.units - len(outcome.acknowledged):
-            broken.append(f"{again.computed} units computed again, {len(outcome.acknowledged)} were acknowledged")
-        if leftovers(self.path):
-            broken.append(f"temporary files after resuming: {leftovers(self.path)}")
+        if resumed.computed > self.units - len(outcome.acknowledged):
+            broken.append(f"{resumed.computed} units computed again, {len(outcome.acknowledged)} were acknowledged")
+        if temporary_files(self.path):
+            broken.append(f"temporary files after resuming: {temporary_files(self.path)}")
         if (self.path / "quarantine").exists():
-            broken.append("a shard was not what its name says")
+            broken.append("a shard did not match its name")
         return outcome, broken
 
-    def _after_fault(self, outcome: Outcome) -> list[str]:
+    def _check_after_fault(self, outcome: Outcome) -> list[str]:
+        """No acknowledged unit is lost; an error has its exit code, names the store and leaves no temporary files."""
         broken = []
         for name in outcome.acknowledged:
             file = self.path / "shards" / name
-            if not file.is_file() or file.read_bytes() != self.whole[f"shards/{name}"]:
+            if not file.is_file() or file.read_bytes() != self.expected[f"shards/{name}"]:
                 broken.append(f"the acknowledged {name} is lost or wrong")
-        if outcome.status not in (0, -9):
-            if outcome.status != 74 or "StorageError" not in outcome.error or str(self.path) not in outcome.error:
+        if outcome.status not in (0, KILLED):
+            named = "StorageError" in outcome.error and str(self.path) in outcome.error
+            if outcome.status != STORAGE_ERROR or not named:
                 broken.append(f"ended with {outcome.status}: {outcome.error}")
-            if leftovers(self.path):
-                broken.append(f"temporary files after an error: {leftovers(self.path)}")
+            if temporary_files(self.path):
+                broken.append(f"temporary files after an error: {temporary_files(self.path)}")
         return broken
 
 
-def in_place_broken(path: Path, outcome: Outcome) -> str:
-    """What is lost of the control's file: "" where it opens and holds every acknowledged row."""
+def check_in_place(path: Path, outcome: Outcome) -> str:
+    """Describes what the control's file has lost; "" if it opens and contains every acknowledged row."""
     rows = FRAMES * PEOPLE
     try:
         with h5py.File(path, "r") as file:
-            found = file["visual"][:]
+            visual = file["visual"][:]
     except (OSError, KeyError, RuntimeError) as error:
         return f"does not open: {error}" if outcome.acknowledged else ""
     for number in range(len(outcome.acknowledged)):
-        if not np.array_equal(found[number * rows : (number + 1) * rows], shard_of(number).visual):
+        if not np.array_equal(visual[number * rows : (number + 1) * rows], shard_of(number).visual):
             return f"acknowledged unit {number} is lost or wrong"
     return ""
