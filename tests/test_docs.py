@@ -97,6 +97,17 @@ def test_every_named_path_exists() -> None:
     assert [(page, code) for page, code in paths if not (ROOT / code).exists()] == []
 
 
+def test_architecture_lists_every_file_and_its_picture_names_existing_ones() -> None:
+    listed = set(re.findall(r"^\| `([\w/]+\.py)` \|", PAGES["docs/architecture.md"], re.MULTILINE))
+    product = [path for folder in FOLDERS.split("|")[:4] for path in (ROOT / folder).rglob("*.py")]
+    names = {path.relative_to(ROOT).as_posix() for path in product if path.name != "__init__.py"}
+    assert listed == names
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    drawn = re.findall(rf"(?:{FOLDERS})/[\w/.]*", picture)
+    assert len(drawn) > 10
+    assert [name for name in drawn if not (ROOT / name).exists()] == []
+
+
 def test_every_named_module_and_import_exists() -> None:
     names = [name for _, code in spans() for name in MODULE.findall(code) if not FILE.fullmatch(code)]
     for text in PAGES.values():
