@@ -263,12 +263,12 @@ def verify(path: Path, as_json: bool) -> int:
 def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
     """Compute again exactly what is damaged or missing, from the data that the store was made from."""
     from classify.report.log import console
-    from extract.repair import Machine
+    from extract.repair import ComputeOptions
     from extract.repair import repair as mend
     from store.describe import repair_text
 
     with console(sys.stderr if as_json else sys.stdout):
-        found = mend(path, Path(data_path), weights, Machine(**machine)).to_dict()
+        found = mend(path, Path(data_path), weights, ComputeOptions(**machine)).to_dict()
     _show(found, as_json, repair_text)
 
 

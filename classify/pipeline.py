@@ -22,7 +22,7 @@ from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
 from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
-from extract.units.plan import make_recipe
+from extract.recipe import feature_recipe
 from store.format.manifest import read_complete_manifest
 from store.reader import skipped_counts
 
@@ -87,7 +87,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
     tables, crops = open_training_crops(config, options)
-    identity = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
+    identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     start = load_checkpoint(RunFolder(Path(options.start)).best_model) if options.start else None
     if start is not None:
         check_backbone(start, identity)

@@ -1,4 +1,4 @@
-"""The device that a name means on this machine."""
+"""Selects the device and explains out-of-memory errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,32 +7,34 @@ import torch
 
 from configs.errors import DeviceError
 
-_ON_CPU = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")  # it has no error type of its own
+# PyTorch raises a plain RuntimeError when the main memory is full
+_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 
 
-def is_full(error: Exception) -> bool:
-    """Whether the error is of a full memory, a GPU's or the main one."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in _ON_CPU)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the error reports that the GPU's memory or the main memory is full."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in _CPU_MESSAGES)
 
 
 @contextmanager
-def full_memory_said(crops: int) -> Iterator[None]:
-    """Turns an error of full memory, in batches of so many crops, into one sentence.
+def explain_out_of_memory(crops: int) -> Iterator[None]:
+    """Turns an out-of-memory error into one that names the batch size of `crops` crops and the remedies.
 
     Raises:
-        DeviceError: the memory was full; it names the remedies.
+        DeviceError: memory was full.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
-        remedy = "give a smaller --batch_size or --num_workers"
-        raise DeviceError(f"the memory is full with batches of {crops} crops; {remedy}") from error
+        raise DeviceError(
+            f"out of memory with batches of {crops} crops; use a smaller --batch_size or --num_workers"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU. Raises DeviceError where CUDA is asked for and missing."""
+    """Returns the device "cpu" or "cuda"; "auto" is CUDA if available. Raises DeviceError if "cuda" is missing."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise DeviceError("there is no CUDA device on this machine; use --device auto or --device cpu")

@@ -1,4 +1,4 @@
-"""The batch feature extraction job: data -> plan -> crops -> features -> store. Run again, it resumes."""
+"""The extraction job: plans units, crops and forwards their persons, and writes the store. A second run resumes."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -11,20 +11,12 @@ from configs.extraction_config import ExtractionConfig
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
-from extract.units.assemble import relabel
-from extract.units.plan import (
-    PlannedUnit,
-    check_limit,
-    crop_recipe,
-    describe,
-    known_skips,
-    make_recipe,
-    plan_units,
-    planned_items,
-    stored_skips,
-    unit_crops,
-)
-from extract.units.stream import Tally, stream_shards
+from extract.recipe import crop_recipe, feature_recipe
+from extract.units.assemble import assemble_from_features
+from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
+from extract.units.skips import check_skip_limit, count_skipped_before_reading, count_skipped_in_store
+from extract.units.statistics import JobStatistics
+from extract.units.stream import stream_shards
 from store.format.manifest import Manifest, Selection, Unit, read_complete_manifest, store_for
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
@@ -35,82 +27,59 @@ _log = logging.getLogger("stage2")
 
 
 @dataclass
-class Summary:
-    """What a job did to which store."""
+class ExtractionSummary:
+    """The store that a job wrote, and what the job had to compute for it."""
 
     store: Path
     on_cpu: bool
     units_reused: int = 0
-    tally: Tally = field(default_factory=Tally)
-    crops: "Summary | None" = None  # of the store of crops
+    statistics: JobStatistics = field(default_factory=JobStatistics)
+    crops: "ExtractionSummary | None" = None  # of the store of crops inside this one
 
     def to_dict(self) -> dict[str, Any]:
-        """The store's description with what the job did to it, for JSON."""
-        found = store_info(self.store) | {"units_reused": self.units_reused} | vars(self.tally)
-        found |= {"bound": bound(self.tally.seconds, self.on_cpu)}
-        return found if self.crops is None else found | {"crops": self.crops.to_dict()}
+        """Returns the store's description and the job's statistics as plain values for JSON."""
+        values = store_info(self.store) | {"units_reused": self.units_reused} | vars(self.statistics)
+        values |= {"bound": self.statistics.bottleneck(self.on_cpu)}
+        return values if self.crops is None else values | {"crops": self.crops.to_dict()}
 
 
-def extract(config: ExtractionConfig) -> Summary:
-    """Runs, resumes or finds finished the extraction that `config` describes; returns what was done.
+def extract(config: ExtractionConfig) -> ExtractionSummary:
+    """Extracts the features that `config` describes, resumes an unfinished extraction, or reuses a finished one.
 
     Raises:
-        DataError, WeightsError, DeviceError: the input cannot be used.
-        TooManySkippedError: more is unusable than `config.max_skipped` allows.
+        DataError, WeightsError, DeviceError: an input cannot be used.
+        TooManySkippedError: more items are unusable than `config.max_skipped` allows.
         MismatchError, LockedError, StoreError, StorageError: the store cannot be written.
     """
     return extract_with(config, load_backbone(config.backbone, config.weights))
 
 
-def extract_with(config: ExtractionConfig, loaded: LoadedBackbone) -> Summary:
-    """`extract` with a backbone that is already loaded. Raises as `extract`."""
-    wanted = wanted_store(config, loaded)
-    path = Path(config.store) if config.store else store_for(wanted)
+def extract_with(
+    config: ExtractionConfig, loaded: LoadedBackbone, *, unit_size: UnitSize = DEFAULT_UNIT_SIZE
+) -> ExtractionSummary:
+    """`extract` with a backbone that is already loaded. Raises the same errors."""
+    requested = requested_manifest(config, loaded)
+    path = Path(config.store) if config.store else store_for(requested)
     if config.crops and path.is_file():
-        raise StoreError(f"{path} is one packed file, which has no room for crops; name a folder with --store")
-    summary = _extract_into(path, wanted, config, loaded)
+        raise StoreError(f"{path} is a packed file, which cannot contain crops; name a folder with --store")
+    summary = _extract_into(path, requested, config, loaded, unit_size)
     if config.crops:
-        config = crops_config(config, read_complete_manifest(path).selection)
-        summary.crops = _extract_into(path / CROPS, wanted_store(config, None), config, None)
+        config = crop_config(config, read_complete_manifest(path).selection)
+        summary.crops = _extract_into(path / CROPS, requested_manifest(config, None), config, None, unit_size)
     return summary
 
 
-def crops_config(config: ExtractionConfig, selection: Selection) -> ExtractionConfig:
-    """The extraction of the crops that belong to a store of `selection`: no device takes part in it."""
+def crop_config(config: ExtractionConfig, selection: Selection) -> ExtractionConfig:
+    """Returns the configuration for the crops of a store with `selection`; storing crops needs no GPU."""
     interval, persons = selection.frame_interval, selection.persons
     return replace(config, frame_interval=interval, persons=persons, views=1, device="cpu", precision="float32")
 
 
-def _extract_into(path: Path, wanted: Manifest, config: ExtractionConfig, loaded: LoadedBackbone | None) -> Summary:
-    """Fills the store at `path`, or finds it finished; `loaded` is None for a store of crops."""
-    began = perf_counter()
-    summary = Summary(path, pick_device(config.device).type == "cpu")
-    if not config.retry_skipped and finished(summary.store, wanted):
-        summary.units_reused = int(store_info(summary.store)["units"])
-    else:
-        units, plan = planned_store(config, wanted)
-        if config.on_error == "fail":
-            for unit in units:
-                _refuse_skipped(unit.skipped)
-        check_limit(known_skips(units), planned_items(units), config.max_skipped)
-        summary.tally.seconds["plan"] = perf_counter() - began
-        with open_for_writing(summary.store, plan, config.update) as writer:
-            if config.retry_skipped:
-                writer.forget([number for number, unit in writer.done.items() if _may_be_mended(unit)])
-            _fill(writer, units, config, loaded, summary)
-            writer.finish()
-    summary.tally.seconds["total"] = perf_counter() - began
-    return summary
+def requested_manifest(config: ExtractionConfig, loaded: LoadedBackbone | None) -> Manifest:
+    """Returns the manifest, without units, of the store that `config` describes.
 
-
-def planned_store(config: ExtractionConfig, wanted: Manifest) -> tuple[list[PlannedUnit], Manifest]:
-    """The units that an extraction into `wanted` is made of, and its manifest with them. Raises DataError."""
-    units = plan_units(Path(config.data_path), wanted.selection, crops=unit_crops(wanted.recipe))
-    return units, replace(wanted, units=tuple(describe(unit, wanted.recipe) for unit in units))
-
-
-def wanted_store(config: ExtractionConfig, loaded: LoadedBackbone | None) -> Manifest:
-    """The manifest, its units not planned yet, of the store that `config` asks for; of crops without a backbone.
+    Args:
+        loaded: the backbone; None for a store of crops.
 
     Raises:
         DataError: the data cannot be read.
@@ -118,83 +87,85 @@ def wanted_store(config: ExtractionConfig, loaded: LoadedBackbone | None) -> Man
     if loaded is None:
         recipe, source = crop_recipe(config.crop_size), NONE
     else:
-        recipe = make_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision)
+        recipe = feature_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision)
         source = loaded.source
     selection = Selection(config.frame_interval, config.persons)
     return Manifest(recipe, selection, scene_digests(Path(config.data_path)), (), source)
 
 
-def _fill(
+def plan_manifest(
+    config: ExtractionConfig, requested: Manifest, unit_size: UnitSize
+) -> tuple[list[PlannedUnit], Manifest]:
+    """Plans the units of `requested`; returns them and the manifest that lists them. Raises DataError."""
+    crops = unit_size.crops_for(requested.recipe)
+    units = plan_units(Path(config.data_path), requested.selection, crops=crops)
+    return units, replace(requested, units=tuple(manifest_entry(unit, requested.recipe) for unit in units))
+
+
+def _extract_into(
+    path: Path, requested: Manifest, config: ExtractionConfig, loaded: LoadedBackbone | None, unit_size: UnitSize
+) -> ExtractionSummary:
+    """Writes the store at `path` unless it is finished; `loaded` is None for a store of crops."""
+    start = perf_counter()
+    summary = ExtractionSummary(path, pick_device(config.device).type == "cpu")
+    if not config.retry_skipped and finished(path, requested):
+        summary.units_reused = int(store_info(path)["units"])
+    else:
+        units, plan = plan_manifest(config, requested, unit_size)
+        if config.on_error == "fail":
+            for unit in units:
+                _fail_on_skipped(unit.skipped)
+        check_skip_limit(count_skipped_before_reading(units), units, config.max_skipped)
+        summary.statistics.seconds["plan"] = perf_counter() - start
+        with open_for_writing(path, plan, config.update) as writer:
+            if config.retry_skipped:
+                writer.forget([number for number, unit in writer.done.items() if _has_unusable_images(unit)])
+            summary.units_reused = len(writer.done)
+            _reuse_features(writer, units)
+            _compute_pending(writer, units, config, loaded, summary.statistics)
+            writer.finish()
+    summary.statistics.seconds["total"] = perf_counter() - start
+    return summary
+
+
+def _reuse_features(writer: StoreWriter, units: list[PlannedUnit]) -> None:
+    """Commits each unit of which only pairs or labels have changed, with the features of its old shard."""
+    for number in writer.pending:
+        old = writer.features_of(writer.plan.units[number])
+        if old is not None:
+            writer.commit(number, assemble_from_features(units[number], old))
+
+
+def _compute_pending(
     writer: StoreWriter,
     units: list[PlannedUnit],
     config: ExtractionConfig,
     loaded: LoadedBackbone | None,
-    summary: Summary,
+    statistics: JobStatistics,
 ) -> None:
-    """Commits every unit that is not there yet; what can take over features does."""
-    summary.units_reused = len(writer.done)
-    for number in writer.pending:
-        old = writer.features_of(writer.plan.units[number])
-        if old is not None:
-            writer.commit(number, relabel(units[number], old))
-    rest = {number: units[number] for number in writer.pending}
-    if rest:
-        crops = sum(len(unit.tables.box) for unit in rest.values())
-        _log.info("Extracting %s crops into %s", f"{crops:,}", summary.store)
-        for number, shard in stream_shards(rest, config, loaded, summary.tally):
-            began = perf_counter()
+    """Computes and commits all pending units; stops as soon as too many items are skipped."""
+    pending = {number: units[number] for number in writer.pending}
+    if pending:
+        crops = sum(len(unit.tables.box) for unit in pending.values())
+        _log.info("Extracting %s crops into %s", f"{crops:,}", writer.path)
+        for number, shard in stream_shards(pending, config, loaded, statistics):
+            start = perf_counter()
             if config.on_error == "fail":
-                _refuse_skipped(shard.skipped)
+                _fail_on_skipped(shard.skipped)
             writer.commit(number, shard)
-            summary.tally.seconds["write"] += perf_counter() - began
-            check_limit(stored_skips(writer.done.values()), planned_items(units), config.max_skipped)
-    check_limit(stored_skips(writer.done.values()), planned_items(units), config.max_skipped)
+            statistics.seconds["write"] += perf_counter() - start
+            check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
+    check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
 
 
-def _may_be_mended(unit: Unit) -> bool:
-    """Whether reading the same images again could give a unit more: what annotations rule out stays ruled out."""
+def _has_unusable_images(unit: Unit) -> bool:
+    """Whether reading the unit's images again could help. (Items with unusable annotations would be skipped again.)"""
     return any(reason.startswith("image_") for reasons in unit.skipped.values() for reason in reasons)
 
 
-def _refuse_skipped(skipped: tuple[Skipped, ...]) -> None:
-    """Raises DataError, the first one named, where anything was left out."""
+def _fail_on_skipped(skipped: tuple[Skipped, ...]) -> None:
+    """Raises DataError for the first skipped item, if there is one."""
     if skipped:
         first = skipped[0]
         where = " ".join(part for part in (first.scene, first.frame, first.kind, first.item) if part)
-        raise DataError(f"{where} cannot be used ({first.reason}); mend it, or give --on_error skip")
-
-
-WORK = ("read", "decode", "crop", "forward")
-_REMEDY = {
-    "read": "put the images on a faster disk",
-    "decode": "more cores and --num_workers, or a larger --frame_interval",
-    "crop": "more cores and --num_workers, or a smaller --crop_size",
-    "forward": "a GPU, a smaller --backbone or --crop_size, --persons paired, or a larger --frame_interval",
-    "write": "put the store on a faster disk",
-    "device": "--precision bfloat16, a larger --batch_size, or a smaller --backbone or --crop_size",
-}
-_STARVED = 0.2  # share of the time; a device that waits longer than that for its crops is not what bounds the job
-
-
-def bound(seconds: dict[str, float], on_cpu: bool) -> str:
-    """One sentence on the stage that bounds the job, and what to change; "" where nothing was forwarded.
-
-    Args:
-        seconds: by stage, as `Tally` has them: "wait", "write" and "total" of the job, the others summed over threads.
-        on_cpu: whether the cores forwarded too; else a device did, while the threads read ahead of it.
-    """
-    if not seconds["forward"]:
-        return ""
-    if seconds["write"] > seconds["total"] / 2:
-        return f"writing takes {seconds['write'] / seconds['total']:.0%} of the time; faster: {_REMEDY['write']}"
-    work = {stage: seconds[stage] for stage in (WORK if on_cpu else WORK[:-1])}
-    if not on_cpu and seconds["wait"] < _STARVED * seconds["total"]:
-        return f"the device is busy, and waits for crops {_share(seconds['wait'], seconds['total'])} of the time; " + (
-            f"faster: {_REMEDY['device']}"
-        )
-    stage = max(work, key=lambda name: work[name])
-    return f"{stage} takes {_share(work[stage], sum(work.values()))} of the threads' work; faster: {_REMEDY[stage]}"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}"
+        raise DataError(f"{where} cannot be used ({first.reason}); fix it, or use --on_error skip")

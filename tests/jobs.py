@@ -9,38 +9,55 @@ import cli
 from configs.extraction_config import ExtractionConfig
 from configs.splits import JRDB_SPLIT
 from extract.backbones.weights import LoadedBackbone
-from extract.job import Summary, extract_with
+from extract.job import ExtractionSummary, extract_with
+from extract.repair import ComputeOptions, RepairSummary, repair
+from extract.units.plan import UnitSize
+
+SMALL_UNITS = UnitSize(crops=8)  # two or three units for a scene of `tests.jrdb_folder.write_folder`
 
 
-def run(loaded: LoadedBackbone, data: Path, path: Path, **settings: Any) -> Summary:
+def extract_store(
+    loaded: LoadedBackbone, data: Path, path: Path, *, unit_size: UnitSize = SMALL_UNITS, **settings: Any
+) -> ExtractionSummary:
+    """Extracts `data` into the store `path` on the CPU; `settings` are fields of ExtractionConfig."""
     values = {"weights": "random", "crop_size": 32, "batch_size": 4, "num_workers": 0, "device": "cpu"} | settings
-    return extract_with(ExtractionConfig(data_path=str(data), store=str(path), **values), loaded)
+    return extract_with(ExtractionConfig(data_path=str(data), store=str(path), **values), loaded, unit_size=unit_size)
 
 
-def content(path: Path) -> dict[str, bytes]:
+def repair_store(path: Path, data: Path, weights: str = "") -> RepairSummary:
+    """Repairs a store that `extract_store` made from `data`."""
+    options = ComputeOptions(batch_size=4, num_workers=0, device="cpu")
+    return repair(path, data, weights, options, unit_size=SMALL_UNITS)
+
+
+def store_files(path: Path) -> dict[str, bytes]:
+    """Returns the content of STORE.json and of all shards: relative path -> bytes."""
     files = [path / "STORE.json", *(path / "shards").iterdir()]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 class StoppedError(Exception):
-    """Ends a job in the middle, as a kill would."""
+    """Stops a job at a chosen point, in place of a kill."""
 
 
-JOB = """
+# a job for a subprocess that will be killed: python -c EXTRACTION_SCRIPT DATA STORE
+EXTRACTION_SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-import extract.units.plan
-extract.units.plan.UNIT_CROPS = 8
 from configs.extraction_config import ExtractionConfig
-from extract.job import extract
+from extract.backbones.weights import load_backbone
+from extract.job import extract_with
+from extract.repair import ComputeOptions, RepairSummary, repair
+from extract.units.plan import UnitSize
 config = ExtractionConfig(data_path=sys.argv[1], store=sys.argv[2], weights="random", crop_size=32, batch_size=4,
                           num_workers=2, device="cpu")
 print("go", flush=True)
-extract(config)
+extract_with(config, load_backbone(config.backbone, config.weights), unit_size=UnitSize(crops=8))
 """
 
 
-def copy_of(data: Path, folder: Path) -> Path:
+def copy_dataset(data: Path, folder: Path) -> Path:
+    """Copies all files of `data` to `folder`, with new modification times; returns `folder`."""
     for path in data.rglob("*"):
         if path.is_file():
             target = folder / path.relative_to(data)
@@ -54,7 +71,7 @@ QUICK = ("--weights", "random", "--crop_size", "32", "--device", "cpu", "--num_w
 
 
 def run_cli(*arguments: str | Path) -> int:
-    """The exit code of a command line, run in this process."""
+    """Runs a command line in this process and returns its exit code."""
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
     return int(stop.value.code or 0)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from extract.backbones.forward import ERROR
 from extract.synth.dataset import draw_dataset
 from store.reader import load_store
 from tests.jobs import run_cli as run
+from tests.oracles import PRECISION_ERROR
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -27,7 +27,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-3), *sorted(ERROR.items())])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-3), *sorted(PRECISION_ERROR.items())])
 def test_features_equal_the_cpus(data: Path, precision: str, tolerance: float) -> None:
     """On a GPU float32 convolutions may round to TensorFloat-32 (10 bits of mantissa)."""
     settings = ("--data_path", data, *SMALL, "--dtype", "float32")

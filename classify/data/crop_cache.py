@@ -119,7 +119,7 @@ class FrozenMaps:
 
     def of(self, crops: Tensor) -> Tensor:
         """(P, 3, S, S) uint8 -> (P, C, H, W) float32 on the CPU."""
-        return self._backbone.still_stages(crops.to(self._backbone.mean.device)).cpu()
+        return self._backbone.forward_frozen_stages(crops.to(self._backbone.mean.device)).cpu()
 
 
 def _logged(cache: CropCache, people: int, what: str) -> CropCache:

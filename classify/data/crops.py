@@ -18,7 +18,7 @@ from configs.errors import MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
-from extract.units.workers import read_ahead, single_threaded
+from extract.units.workers import read_ahead, single_threaded_pool
 from store.crops import Crops
 from store.tables import Tables
 
@@ -67,7 +67,7 @@ class CropSource:
             order = self._draw(generator)
             seed = int(torch.randint(2**62, (), generator=generator)) if self._augment else None
         parts = torch.split(order, self._batch_size)
-        with single_threaded(max(1, self._workers)) as pool:
+        with single_threaded_pool(max(1, self._workers)) as pool:
             readers = pool if self._workers else None
             for index, batch in enumerate(read_ahead(self._read, parts, readers, self._workers + 1)):
                 here = _on_device(batch, self._device)

@@ -14,7 +14,7 @@ from extract.annotations.jrdb import IMAGES, LABELS, scene_digests
 from extract.backbones.weights import LoadedBackbone
 from extract.dataset import read_dataset
 from extract.job import extract_with
-from extract.units.plan import make_recipe
+from extract.recipe import feature_recipe
 from store.crops import open_crops
 from store.format.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
 from store.format.recipe import CROPS, check_recipe
@@ -71,7 +71,7 @@ def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: L
         _log.info("No data under %s: the store is taken with the data that it was made from.", config.data_path)
         return Path(options.store), 0.0
     summary = extract_with(extraction_config(config, options), loaded)
-    return summary.store, summary.tally.seconds["total"]
+    return summary.store, summary.statistics.seconds["total"]
 
 
 def extraction_config(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
@@ -104,5 +104,5 @@ def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig
 
 def _check_recipe(path: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
     stored = read_complete_manifest(path).recipe
-    wanted = make_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
+    wanted = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
     check_recipe(path, stored, wanted, "leave out --store to extract again")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from classify.data.batches import Source, draw_order, sampling_weights
 from classify.data.selection import Split
 from classify.evaluate.metrics import Metrics, compute_metrics, confusion
-from classify.model.head import SPATIAL_DIM, Stage2Model, mean_and_std
+from classify.model.head import Stage2Model, mean_and_std
 from classify.model.losses import Objective
+from extract.annotations.spatial import SPATIAL_DIM
 from store.index import nearest
 from store.tables import Tables
 

@@ -19,7 +19,7 @@ from extract.backbones.resnet import Backbone
 from extract.backbones.weights import LoadedBackbone, load_backbone, state_sha256
 from extract.dataset import read_dataset
 from extract.device import pick_device
-from extract.units.plan import make_recipe
+from extract.recipe import feature_recipe
 from store.format.manifest import Selection, read_complete_manifest
 from store.format.recipe import check_recipe
 from store.reader import StoredFeatures
@@ -139,7 +139,7 @@ def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> Loaded
     if checkpoint.info.kind == END_TO_END:
         return load_backbone(config.backbone_name, str(run / BEST))
     loaded = load_backbone(config.backbone_name, weights or config.weights)
-    given = make_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
+    given = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     check_recipe(run, checkpoint.info.backbone, given, "give the run's own weights with --weights")
     return loaded
 

@@ -19,7 +19,8 @@ from configs.extraction_config import ExtractionConfig
 from extract.annotations.spatial import spatial_features
 from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
-from extract.units.stream import Tally, stream_shards
+from extract.units.statistics import JobStatistics
+from extract.units.stream import stream_shards
 from store.files import publish
 from store.format.manifest import Selection
 from store.format.shard import Shard
@@ -93,7 +94,7 @@ def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Pr
     loaded = run_backbone(run, checkpoint, options.weights)
     device = pick_device(options.device)
     head = build_model(checkpoint, nn.Identity()).to(device)
-    for number, shard in stream_shards(units, extraction, loaded, Tally()):
+    for number, shard in stream_shards(units, extraction, loaded, JobStatistics()):
         pair, spatial = candidate_pairs(shard, _people(units[number], shard), options.pairing)
         probability = _probabilities(head, shard, pair, torch.from_numpy(spatial.copy()), device)
         yield Predictions(shard, pair, probability, config.classes)
@@ -101,7 +102,7 @@ def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Pr
 
 def _people(unit: PlannedUnit, shard: Shard) -> Ints:
     """(F,) how many people the stored frames of a unit have."""
-    count = dict(zip(unit.tables.frame_name.tolist(), unit.people.tolist(), strict=True))
+    count = dict(zip(unit.tables.frame_name.tolist(), unit.people_per_frame.tolist(), strict=True))
     return np.array([count[name] for name in shard.frame_name.tolist()], np.int64)
 
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from classify.data.batches import PairBatch
 from classify.distributed import all_gather_features
 from configs.resnet_stage2_config import ResNetStage2Config
+from extract.annotations.spatial import NUM_GEOMETRIC, SPATIAL_DIM
 
-GEOMETRIC = 7  # spatial features 0-6 are geometric, 7 is the scene context
-SPATIAL_DIM = 8
 PLACE_DIM = 64  # width of the embedded spatial features
 STD_FLOOR = 0.01  # share of the mean deviation below which a feature is not blown up further
 
@@ -46,7 +45,7 @@ class FusionHead(nn.Module):
         use_scene_context: bool = True,
     ):
         super().__init__()
-        used = [use_geometric] * GEOMETRIC + [use_scene_context] * (SPATIAL_DIM - GEOMETRIC)
+        used = [use_geometric] * NUM_GEOMETRIC + [use_scene_context] * (SPATIAL_DIM - NUM_GEOMETRIC)
         self.fusion = fusion
         self.register_buffer("visual_shift", torch.zeros(feature_dim))
         self.register_buffer("visual_scale", torch.ones(feature_dim))

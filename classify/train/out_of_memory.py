@@ -9,7 +9,7 @@ import torch
 
 from classify.distributed import is_distributed
 from configs.errors import DeviceError
-from extract.device import is_full
+from extract.device import is_out_of_memory
 
 
 @dataclass
@@ -32,7 +32,7 @@ def report_out_of_memory(pairs: int) -> Iterator[BatchTrial]:
     try:
         yield trial
     except RuntimeError as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the frames still refer to the failed batch
         on_gpu = isinstance(error, torch.OutOfMemoryError) and not is_distributed()
@@ -67,7 +67,7 @@ def _fits(trial: BatchTrial, size: int) -> bool:
     try:
         trial.train(size)
     except RuntimeError as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
         return False

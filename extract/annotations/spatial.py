@@ -1,7 +1,7 @@
-"""The eight spatial features of a pair, from its two boxes alone.
+"""The eight spatial features of a pair, computed from its two boxes.
 
-Formulas: the JRDB pair features of the training guide; on a full-circle panorama the horizontal distance is the
-shorter way round.
+Formulas: the JRDB pair features of the training guide. The panorama is a full circle, so horizontal distances are
+measured along the shorter way around.
 """
 
 import numpy as np
@@ -18,17 +18,19 @@ SPATIAL_NAMES = (
     "vertical_gap",
     "scene_density",
 )
-GEOMETRIC = slice(0, 7)
-SCENE_CONTEXT = slice(7, 8)
+SPATIAL_DIM = len(SPATIAL_NAMES)
+NUM_GEOMETRIC = 7  # the first ones describe the two boxes; the last describes the scene
 
 
 def spatial_features(box_a: Floats, box_b: Floats, size: Ints, people: Ints) -> Floats:
-    """(M, 8) float32 features, the same for (A, B) and (B, A) and under rolling the panorama.
+    """Returns (M, 8) float32 features in the order of SPATIAL_NAMES.
+
+    They are symmetric in A and B and do not change when the panorama is rolled.
 
     Args:
-        box_a, box_b: (M, 4) x y width height in pixels, widths and heights above 0; x may lie over the seam.
+        box_a, box_b: (M, 4) x y width height in pixels; width and height are positive, and a box may cross the seam.
         size: (M, 2) width and height of the pair's frame in pixels.
-        people: (M,) how many people the frame has.
+        people: (M,) number of people in the pair's frame.
     """
     xa, ya, wa, ha = np.asarray(box_a, np.float64).T
     xb, yb, wb, hb = np.asarray(box_b, np.float64).T

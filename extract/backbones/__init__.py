@@ -1,4 +1,4 @@
-"""Networks that turn crops into features, and their weights.
+"""Networks that turn crops into features, their weights, and fast inference with them.
 
-Extraction, fine-tuning and export build their backbone here.
+Extraction, end-to-end training and export build their backbone here.
 """

@@ -1,4 +1,4 @@
-"""The visual backbone: a torchvision ResNet up to its pooled layer, with the normalisation inside."""
+"""The visual backbone: a torchvision ResNet up to its average pooling, with the input normalisation inside."""
 
 from contextlib import nullcontext
 
@@ -9,16 +9,16 @@ from torch.utils.checkpoint import checkpoint
 
 NORMALISATION = "imagenet mean and std"
 LAYER = "avgpool"
-_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB, values in [0, 1]: torchvision's own
+_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1], as torchvision uses them
 _STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
     """uint8 crops (P, 3, S, S) in [0, 255] -> float32 features (P, D): 512 (ResNet18, 34) or 2048 (ResNet50).
 
-    Frozen, it is always in eval mode and forwards without gradient, so neither its parameters nor its BatchNorm
-    buffers can move. Unfrozen, its BatchNorm still normalises by the running figures, unless `moving_norm` is given:
-    the crops of one batch come from few frames, so their own mean and variance are poor figures.
+    A frozen backbone is always in eval mode and runs without gradients, so its parameters and BatchNorm statistics
+    cannot change. In a trainable one, BatchNorm also stays in eval mode unless `train_batchnorm` is set: the crops of
+    a batch come from few frames, so their mean and variance estimate the dataset's poorly.
     """
 
     layer = LAYER
@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, freeze: bool, moving_norm: bool = False) -> None:
+    def __init__(self, name: str, freeze: bool, train_batchnorm: bool = False) -> None:
         super().__init__()
         self.name = name
         self.resnet = torchvision.models.get_model(name, weights=None)
@@ -35,54 +35,54 @@ class Backbone(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
         self.frozen = freeze
-        self.moving_norm = moving_norm
-        self.checkpointing = False  # compute each stage's activations again in the backward pass
-        self.still = 0  # how many of `_stages` stay as they are
+        self.train_batchnorm = train_batchnorm
+        self.checkpointing = False  # recompute each stage's activations in the backward pass
+        self._num_frozen = 0  # of `_stages()`
         self.requires_grad_(not freeze)
         self.train(not freeze)
 
     def freeze_stages(self, count: int) -> None:
-        """Keeps the stem and the first `count` stages (1-4; 0: nothing) as they are: no gradient, no moving norm."""
-        self.still = count + 1 if count else 0
-        for stage in self._stages()[: self.still]:
+        """Freezes the stem and the first `count` stages (1-4; 0: nothing); their BatchNorm stays in eval mode."""
+        self._num_frozen = count + 1 if count else 0
+        for stage in self._stages()[: self._num_frozen]:
             stage.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Sets the training mode; a frozen backbone stays in eval mode."""
+        """Sets the training mode, except for a frozen backbone and for BatchNorm that is not trained."""
         super().train(mode and not self.frozen)
-        for stage in self._stages() if not self.moving_norm else self._stages()[: self.still]:
+        for stage in self._stages()[: self._num_frozen] if self.train_batchnorm else self._stages():
             for module in stage.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
 
     def forward(self, persons: Tensor) -> Tensor:
-        """(P, 3, S, S) uint8 crops, or what `still_stages` made of them -> (P, D) float32."""
+        """(P, 3, S, S) uint8 crops, or the output of `forward_frozen_stages` for them -> (P, D) float32."""
         with torch.no_grad() if self.frozen else nullcontext():
-            maps = self.still_stages(persons) if persons.dtype == torch.uint8 else persons
-            for stage in self._stages()[self.still :]:
-                maps = self._through(stage, maps)
+            maps = self.forward_frozen_stages(persons) if persons.dtype == torch.uint8 else persons
+            for stage in self._stages()[self._num_frozen :]:
+                maps = self._forward_stage(stage, maps)
             features: Tensor = self.resnet.avgpool(maps).flatten(1)
             return features
 
     @torch.no_grad()
-    def still_stages(self, crops: Tensor) -> Tensor:
-        """(P, 3, S, S) uint8 -> float32 normalised pixels (P, 3, S, S), or the last still stage's maps."""
+    def forward_frozen_stages(self, crops: Tensor) -> Tensor:
+        """(P, 3, S, S) uint8 -> (P, C, H, W) float32: the normalised pixels, passed through the frozen stages."""
         maps = (crops.float() - self.mean) / self.std
-        for stage in self._stages()[: self.still]:
+        for stage in self._stages()[: self._num_frozen]:
             maps = stage(maps)
         return maps
 
-    def _through(self, stage: nn.Module, maps: Tensor) -> Tensor:
+    def _forward_stage(self, stage: nn.Module, maps: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            again: Tensor = checkpoint(stage, maps, use_reentrant=False, preserve_rng_state=False)
-            return again
-        once: Tensor = stage(maps)
-        return once
+            recomputed: Tensor = checkpoint(stage, maps, use_reentrant=False, preserve_rng_state=False)
+            return recomputed
+        output: Tensor = stage(maps)
+        return output
 
     def _stages(self) -> list[nn.Module]:
-        """The stem and the four stages; made anew, so that their parameters keep one name."""
+        """Returns the stem and the four stages. The stem is not an attribute: that would rename its parameters."""
         net = self.resnet
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         return [stem, net.layer1, net.layer2, net.layer3, net.layer4]

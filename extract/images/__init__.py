@@ -1,4 +1,4 @@
-"""Image files as checked pixels, and frames as person crops.
+"""Reads image files safely and cuts person crops out of panoramas.
 
-Used by extraction, end-to-end training and the drawing of predictions.
+Used by extraction, end-to-end training and the overlays of predictions.
 """

@@ -1,4 +1,4 @@
-"""From a planned unit (a run of frames of one scene) to its shard: prepare, batch, forward, assemble.
+"""From annotated frames to shards: plan units (runs of frames of one scene), crop, forward in batches, assemble.
 
-Used by the extraction job, by repair and by prediction.
+Used by the extraction job, by repair, by end-to-end training (tables without features) and by prediction.
 """

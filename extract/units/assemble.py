@@ -1,35 +1,39 @@
-"""A unit's plan + what became of its frames + its features -> the shard: nothing lost, everything accounted for."""
+"""Builds a unit's shard from its plan, its prepared frames and its features.
+
+Each planned frame, person and pair ends up either in the shard's rows or in its list of skipped items.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.annotations.spatial import spatial_features
-from extract.images.crops import outside
+from extract.images.crops import boxes_outside
 from extract.units.plan import PlannedUnit
-from extract.units.prepare import PreparedFrame, unused_frame
+from extract.units.prepare import PreparedFrame, frame_without_crops, unusable_frame
 from store.format.shard import Shard, Skipped
 from store.tables import Visual, frame_of_person, subset
 
 
-def assemble(
-    unit: PlannedUnit, outcomes: Sequence[PreparedFrame], visual: Visual, visual_flipped: Visual | None
+def assemble_shard(
+    unit: PlannedUnit, frames: Sequence[PreparedFrame], visual: Visual, visual_flipped: Visual | None
 ) -> Shard:
-    """The shard of `unit`: persons of usable frames with their features, pairs of stored persons.
+    """Returns the shard of `unit`: usable frames, persons inside their image, and pairs of two such persons.
 
     Args:
-        outcomes: one for each frame of the unit.
-        visual, visual_flipped: (N, D) features of the stored persons, in order.
+        frames: one for each planned frame.
+        visual: (N, D) features of the persons inside their image, in order.
+        visual_flipped: (N, D) features of their mirrored crops, or None.
     """
     tables = unit.tables
-    broken = {item.frame for item in unit.skipped if item.kind == "frame"}  # the annotation itself is no list
-    good = np.array([not o.reason and name not in broken for o, name in zip(outcomes, tables.frame_name, strict=True)])
-    good = good.astype(bool)  # also where there are no frames
-    seen = ~np.concatenate([np.empty(0, bool), *(outcome.unseen for outcome in outcomes)])
-    stored = subset(tables, good, seen)
-    size = np.array([outcome.size for outcome in outcomes], np.int32).reshape(-1, 2)[good]
+    unusable = {item.frame for item in unit.skipped if item.kind == "frame"}  # no usable annotation
+    usable = [not frame.reason and name not in unusable for frame, name in zip(frames, tables.frame_name, strict=True)]
+    in_shard = np.array(usable, bool)
+    inside = ~np.concatenate([np.empty(0, bool), *(frame.outside for frame in frames)])
+    stored = subset(tables, in_shard, inside)
+    size = np.array([frame.size for frame in frames], np.int32).reshape(-1, 2)[in_shard]
+    people = unit.people_per_frame[in_shard][stored.pair_frame]
     a, b = stored.pair.T
     return Shard(
         scene=unit.scene,
@@ -41,54 +45,54 @@ def assemble(
         frame_index=stored.frame_index,
         frame_size=size,
         frame_offset=stored.frame_offset,
-        frame_sha256=np.array([outcome.sha256 for outcome in outcomes], np.str_)[good],
+        frame_sha256=np.array([frame.sha256 for frame in frames], np.str_)[in_shard],
         pair=stored.pair,
-        spatial=spatial_features(
-            stored.box[a], stored.box[b], size[stored.pair_frame], unit.people[good][stored.pair_frame]
-        ),
+        spatial=spatial_features(stored.box[a], stored.box[b], size[stored.pair_frame], people),
         label=stored.label,
         label_sets=stored.label_sets,
-        skipped=(*unit.skipped, *_left_out(unit, outcomes, seen, broken)),
+        skipped=(*unit.skipped, *_skipped_by_images(unit, frames, inside, unusable)),
     )
 
 
-def _left_out(
-    unit: PlannedUnit, outcomes: Sequence[PreparedFrame], seen: NDArray[np.bool_], broken: set[str]
+def _skipped_by_images(
+    unit: PlannedUnit, frames: Sequence[PreparedFrame], inside: NDArray[np.bool_], unusable: set[str]
 ) -> list[Skipped]:
-    """The frames, persons and pairs that the images left out."""
+    """Lists the frames, persons and pairs that are left out because of their image."""
     tables, scene = unit.tables, unit.scene
-    reasons = [outcome.reason for outcome in outcomes]
+    reasons = [frame.reason for frame in frames]
     names = [str(name) for name in tables.frame_name]
-    unusable = [(name, reason) for name, reason in zip(names, reasons, strict=True) if reason and name not in broken]
-    skipped = [Skipped("frame", scene, name, "", reason) for name, reason in unusable]
-    frames = frame_of_person(tables)
-    for row in np.flatnonzero(~seen):
-        reason = reasons[frames[row]] or "box_outside"
-        skipped.append(Skipped("person", scene, names[frames[row]], str(tables.person_id[row]), reason))
+    skipped = [
+        Skipped("frame", scene, name, "", reason)
+        for name, reason in zip(names, reasons, strict=True)
+        if reason and name not in unusable
+    ]
+    frame_of = frame_of_person(tables)
+    for row in np.flatnonzero(~inside):
+        reason = reasons[frame_of[row]] or "box_outside"
+        skipped.append(Skipped("person", scene, names[frame_of[row]], str(tables.person_id[row]), reason))
     for (a, b), frame in zip(tables.pair, tables.pair_frame, strict=True):
-        if not (seen[a] and seen[b]):
+        if not (inside[a] and inside[b]):
             item = "-".join(map(str, sorted((tables.person_id[a], tables.person_id[b]))))
             skipped.append(Skipped("pair", scene, names[frame], item, reasons[frame] or "partner_skipped"))
     return skipped
 
 
-def relabel(unit: PlannedUnit, old: Shard) -> Shard:
-    """The shard of `unit` with the features of `old`, which has the same frames, people and boxes."""
-    outcomes = [_outcome(unit, frame, old) for frame in range(len(unit.tables.frame_name))]
-    return assemble(unit, outcomes, old.visual, old.visual_flipped)
+def assemble_from_features(unit: PlannedUnit, old: Shard) -> Shard:
+    """Returns the shard of `unit` with the features of `old`, whose frames, persons and boxes are the same.
+
+    Pairs, labels and spatial features come from the current annotations.
+    """
+    frames = [_frame_from_shard(unit, frame, old) for frame in range(unit.frames)]
+    return assemble_shard(unit, frames, old.visual, old.visual_flipped)
 
 
-def _outcome(unit: PlannedUnit, frame: int, old: Shard) -> PreparedFrame:
-    """What became of a frame when `old` was made."""
-    tables = unit.tables
-    name = str(tables.frame_name[frame])
-    boxes = tables.box[tables.frame_offset[frame] : tables.frame_offset[frame + 1]]
+def _frame_from_shard(unit: PlannedUnit, frame: int, old: Shard) -> PreparedFrame:
+    """Restores the prepared frame, without crops, from which `old` was assembled."""
+    name, boxes = str(unit.tables.frame_name[frame]), unit.boxes_in(frame)
     rows = np.flatnonzero(old.frame_name == name)
     if len(rows) == 0:
         reasons = [item.reason for item in old.skipped if item.kind == "frame" and item.frame == name]
-        return unused_frame(reasons[0], "", len(boxes))
+        return unusable_frame(reasons[0], "", len(boxes))
     width, height = (int(value) for value in old.frame_size[rows[0]])
-    unused = unused_frame("", "", len(boxes))
-    return replace(
-        unused, size=(width, height), sha256=str(old.frame_sha256[rows[0]]), unseen=outside(boxes, width, height)
-    )
+    sha256 = str(old.frame_sha256[rows[0]])
+    return frame_without_crops(boxes_outside(boxes, width, height), size=(width, height), sha256=sha256)

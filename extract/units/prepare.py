@@ -1,4 +1,4 @@
-"""One planned frame -> its people's crops: read, decoded and cropped once, or a named reason why not."""
+"""Turns one planned frame into its persons' crops: reads, decodes and crops the image once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.annotations.jrdb import IMAGES, image_path
-from extract.images.crops import crop_people, outside
+from extract.images.crops import boxes_outside, crop_people
 from extract.images.read import FrameError, decode_frame, read_image_bytes
 from extract.units.plan import PlannedUnit
 from store.files import sha256
@@ -18,29 +18,35 @@ from store.files import sha256
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """What became of one frame. Where `reason` is set nothing else counts."""
+    """The crops of one frame. If `reason` is set, the image cannot be used and has no crops."""
 
-    reason: str  # "" where the image could be used
-    message: str
+    reason: str  # why the image cannot be used, e.g. "image_missing"; "" if it can
+    message: str  # the same in a sentence, for the log
     size: tuple[int, int]  # width, height in pixels
     sha256: str  # of the image file
-    unseen: NDArray[np.bool_]  # (P,) which of its people lie outside the image
-    crops: Tensor  # (people seen, 3, S, S) uint8, channels last
+    outside: NDArray[np.bool_]  # (P,) True for persons without a crop: their box lies outside the image
+    crops: Tensor  # (persons inside, 3, S, S) uint8, channels last
     seconds: tuple[float, float, float]  # read, decode, crop
 
 
-def unused_frame(reason: str, message: str, people: int) -> PreparedFrame:
-    """A frame whose image cannot be used, with none of its people."""
-    return PreparedFrame(reason, message, (0, 0), "", np.ones(people, bool), torch.empty(0), (0.0, 0.0, 0.0))
+def frame_without_crops(
+    outside: NDArray[np.bool_], *, reason: str = "", message: str = "", size: tuple[int, int] = (0, 0), sha256: str = ""
+) -> PreparedFrame:
+    """Returns a frame whose image was not decoded; see `PreparedFrame` for the values."""
+    return PreparedFrame(reason, message, size, sha256, outside, torch.empty(0), (0.0, 0.0, 0.0))
+
+
+def unusable_frame(reason: str, message: str, persons: int) -> PreparedFrame:
+    """Returns a frame whose image cannot be used, so that all of its persons are left out."""
+    return frame_without_crops(np.ones(persons, bool), reason=reason, message=message)
 
 
 def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int) -> PreparedFrame:
-    """Reads, decodes and crops frame `frame` of a unit; a frame that cannot be used comes back with the reason."""
-    tables = unit.tables
-    boxes = tables.box[tables.frame_offset[frame] : tables.frame_offset[frame + 1]]
+    """Reads, decodes and crops the image of frame row `frame`; an unusable image is reported in `reason`."""
+    boxes = unit.boxes_in(frame)
     try:
-        began = perf_counter()
-        path = image_path(data_path, unit.scene, str(tables.frame_name[frame]))
+        start = perf_counter()
+        path = image_path(data_path, unit.scene, str(unit.tables.frame_name[frame]))
         data = read_image_bytes(path, data_path / IMAGES)
         if len(data) != unit.image_bytes[frame]:
             raise FrameError("image_changed", f"{path} has changed since the job was planned")
@@ -48,9 +54,9 @@ def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int
         pixels = decode_frame(data, path)
         decoded = perf_counter()
     except FrameError as error:
-        return unused_frame(error.reason, str(error), len(boxes))
+        return unusable_frame(error.reason, str(error), len(boxes))
     height, width = pixels.shape[1:]
-    unseen = outside(boxes, width, height)
-    crops = crop_people(pixels, boxes[~unseen], crop_size)
-    seconds = (read - began, decoded - read, perf_counter() - decoded)
-    return PreparedFrame("", "", (width, height), sha256(data), unseen, crops, seconds)
+    outside = boxes_outside(boxes, width, height)
+    crops = crop_people(pixels, boxes[~outside], crop_size)
+    seconds = (read - start, decoded - read, perf_counter() - decoded)
+    return PreparedFrame("", "", (width, height), sha256(data), outside, crops, seconds)

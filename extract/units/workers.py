@@ -1,10 +1,11 @@
-"""The threads of an extraction.
+"""The worker threads of an extraction.
 
-On CPU every thread is a lane of its own that decodes, crops and forwards whole batches with one core: nothing waits at
-a barrier, so the cores stay busy even where other jobs share them. (One forward pass split over all cores was measured
-0.7 to 1.1 times as fast on an idle machine, and half as fast and less on a busy one.) On CUDA two threads feed the
-device, each on a stream of its own, so that one's copies pass while the other's batch is computed; the others read
-ahead of them.
+On the CPU each worker uses one core: it decodes and crops frames and forwards whole batches by itself. Workers never
+wait for each other, so all cores stay busy even on a shared machine. (Splitting each forward pass over all cores
+instead was measured at 0.7 to 1.1 times this speed on an idle machine, and at half of it or less on a busy one.)
+
+On CUDA two workers feed the device, each on its own stream, so that one copies while the other computes. Additional
+workers read frames ahead of them.
 """
 
 from collections import deque
@@ -16,44 +17,45 @@ from typing import TypeVar
 
 import torch
 
-CUDA_LANES = 2
+CUDA_STREAMS = 2
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """Where frames are prepared and batches forwarded."""
+class Workers:
+    """The thread pools that prepare frames and forward batches."""
 
-    readers: ThreadPoolExecutor | None  # None: the consumer reads
+    readers: ThreadPoolExecutor | None  # None: the main thread prepares frames
     forwarders: ThreadPoolExecutor
-    width: int  # batches that are forwarded at the same time
-    ahead: int  # frames that are prepared before they are asked for
+    parallel_batches: int  # batches that are forwarded at the same time
+    frames_ahead: int  # limit on prepared frames that are not yet used
     device: torch.device
 
 
 @contextmanager
-def open_lanes(device: torch.device, num_workers: int) -> Iterator[Lanes]:
-    """The lanes of one job on `device`; `num_workers` is the number of frames in work at once, 0 for none ahead."""
+def open_workers(device: torch.device, num_workers: int) -> Iterator[Workers]:
+    """Starts the workers of a job on `device`; up to `num_workers` frames are prepared in parallel (0: none ahead)."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
-        width, forwarders = threads, single_threaded(threads)
+        parallel_batches, forwarders = threads, single_threaded_pool(threads)
         readers = forwarders
     else:
-        width, forwarders = CUDA_LANES, ThreadPoolExecutor(CUDA_LANES, initializer=_own_stream, initargs=(device,))
-        readers = single_threaded(max(1, num_workers))
+        parallel_batches = CUDA_STREAMS
+        forwarders = ThreadPoolExecutor(CUDA_STREAMS, initializer=_use_new_stream, initargs=(device,))
+        readers = single_threaded_pool(max(1, num_workers))
     try:
-        yield Lanes(readers if num_workers else None, forwarders, width, 2 * num_workers + 2, device)
+        yield Workers(readers if num_workers else None, forwarders, parallel_batches, 2 * num_workers + 2, device)
     finally:
         forwarders.shutdown(cancel_futures=True)
         readers.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the lanes' own setting is the default of threads that start later
+        torch.set_num_threads(threads)  # a worker's setting would be the default of threads that start later
 
 
-def single_threaded(count: int) -> ThreadPoolExecutor:
-    """A pool whose threads compute with one core each."""
+def single_threaded_pool(count: int) -> ThreadPoolExecutor:
+    """Returns a pool of `count` threads in each of which PyTorch uses one core."""
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _own_stream(device: torch.device) -> None:
+def _use_new_stream(device: torch.device) -> None:
     torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
@@ -62,21 +64,22 @@ Out = TypeVar("Out")
 
 
 def read_ahead(work: Callable[[In], Out], items: Iterable[In], pool: Executor | None, depth: int) -> Iterator[Out]:
-    """`map(work, items)` in order, by the threads of `pool`; at most `depth` results exist that were not taken yet.
+    """Yields `map(work, items)` in order, computed ahead by the threads of `pool`.
 
-    Without a pool the consumer's own thread works. An exception of `work` is raised at its item's turn.
+    At most `depth` results are in memory that were not yet yielded. Without a pool the calling thread does the work.
+    An exception in `work` is raised when its item is due.
     """
     if pool is None:
         yield from map(work, items)
         return
-    waiting: deque[Future[Out]] = deque()
+    pending: deque[Future[Out]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()

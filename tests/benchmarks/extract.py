@@ -28,7 +28,7 @@ from extract.images.read import read_frame
 from extract.job import extract_with
 from extract.synth.dataset import draw_dataset
 from extract.units.collect import CPU_SIZES
-from extract.units.workers import single_threaded
+from extract.units.workers import single_threaded_pool
 from store.format.manifest import Selection
 from tests.benchmarks.before import seconds_per_pair
 from tests.benchmarks.measure import interleave, report
@@ -84,7 +84,7 @@ def _steady(
             )  # fmt: skip
             began = perf_counter()
             summary = extract_with(config, loaded)
-            return summary.tally.crops_forwarded / (perf_counter() - began)
+            return summary.statistics.crops_forwarded / (perf_counter() - began)
 
     peaks: list[float] = []  # GB
     ways: dict[str, Callable[[], float]] = {"job": job, "process": lambda: _process(data, loaded, crop_size, peaks)}
@@ -148,7 +148,7 @@ def _process(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list[flo
 def _forwards(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
     """Ways to forward a batch: the product's, on all cores at once and in lanes, plain PyTorch, and ONNX Runtime."""
     frozen = frozen_forward(loaded.backbone, crop_size, CPU, "float32")
-    pool = single_threaded(torch.get_num_threads())
+    pool = single_threaded_pool(torch.get_num_threads())
 
     def lanes(crops: Tensor) -> object:
         return list(pool.map(frozen, crops.split(CPU_SIZES[0])))

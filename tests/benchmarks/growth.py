@@ -82,7 +82,7 @@ def _extract(data: Path, loaded: LoadedBackbone, interval: int) -> float:
         )
         began = perf_counter()
         summary = extract_with(config, loaded)
-        return 1e3 * (perf_counter() - began) / summary.tally.crops_forwarded
+        return 1e3 * (perf_counter() - began) / summary.statistics.crops_forwarded
 
 
 def _load(store: Path) -> float:

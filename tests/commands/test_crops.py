@@ -8,17 +8,17 @@ import pytest
 from PIL import Image
 
 import cli
-import extract.units.plan
 from configs.errors import StoreError
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
+from extract.recipe import crop_recipe
 from extract.repair import repair
-from extract.units.plan import crop_recipe, unit_crops
+from extract.units.plan import UnitSize
 from store.crops import open_crops
 from store.format.manifest import read_manifest
 from store.pack import pack_store
 from store.verify import verify
-from tests.jobs import content, run
+from tests.jobs import extract_store, store_files
 from tests.jrdb_folder import write_folder
 from tests.stores import DAMAGE, shard_path
 
@@ -35,30 +35,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
 
 
-def test_units_of_crops_are_of_bounded_size(
-    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And those of features are as ever."""
-    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 4096)
-    monkeypatch.setattr(extract.units.plan, "UNIT_PIXELS", 7 * 3 * SIZE**2)
-    run(loaded, data, tmp_path / "a.store", crops=True)
+def test_units_of_crops_are_of_bounded_size(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    """The limit on pixels does not change the units of features."""
+    unit_size = UnitSize(pixel_bytes=7 * 3 * SIZE**2)
+    extract_store(loaded, data, tmp_path / "a.store", crops=True, unit_size=unit_size)
     assert [unit.persons for unit in read_manifest(tmp_path / "a.store").units] == [20, 20]
     units = read_manifest(tmp_path / "a.store" / "crops").units
     assert max(unit.persons for unit in units) <= 1.5 * 7 + 5
     assert sum(unit.persons for unit in units) == 40
-    before = content(tmp_path / "a.store" / "crops")
+    before = store_files(tmp_path / "a.store" / "crops")
     (tmp_path / "a.store" / "crops" / "STORE.json").unlink()
-    repair(tmp_path / "a.store", data)
-    assert content(tmp_path / "a.store" / "crops") == before
-    monkeypatch.undo()
-    assert [unit_crops(crop_recipe(size)) for size in (32, 112, 224, 1024)] == [4096, 891, 222, 10]
-    assert unit_crops(read_manifest(tmp_path / "a.store").recipe) == 4096
+    repair(tmp_path / "a.store", data, unit_size=unit_size)
+    assert store_files(tmp_path / "a.store" / "crops") == before
+    assert [UnitSize().crops_for(crop_recipe(size)) for size in (32, 112, 224, 1024)] == [4096, 891, 222, 10]
+    assert UnitSize().crops_for(read_manifest(tmp_path / "a.store").recipe) == 4096
 
 
 def test_black_crops_are_sound(tmp_path: Path, loaded: LoadedBackbone) -> None:
     data = write_folder(tmp_path / "data", ("cafe",), frames=1)
     Image.new("RGB", (200, 64)).save(data / IMAGES / "cafe" / "000000.jpg")
-    run(loaded, data, tmp_path / "a.store", crops=True)
+    extract_store(loaded, data, tmp_path / "a.store", crops=True)
     assert not open_crops(tmp_path / "a.store").rows(np.arange(4)).any()
     assert verify(tmp_path / "a.store").to_dict()["crops"]["sound"]
 
@@ -86,9 +82,9 @@ def test_the_commands(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_packed_store_has_no_room_for_crops(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store", crops=True)
+    extract_store(loaded, data, tmp_path / "a.store", crops=True)
     pack_store(tmp_path / "a.store", tmp_path / "a.h5")
     with pytest.raises(StoreError, match="name a folder with --store"):
-        run(loaded, data, tmp_path / "a.h5", crops=True)
+        extract_store(loaded, data, tmp_path / "a.h5", crops=True)
     with pytest.raises(StoreError, match="packed"):
         open_crops(tmp_path / "a.h5")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import extract.units.plan
 import store.format.manifest
 import store.writer
 from configs.errors import MismatchError, StoreError
@@ -21,17 +20,16 @@ from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
-from extract.repair import Machine, repair
 from store.crops import open_crops
 from store.files import publish
 from store.format.manifest import read_manifest
 from store.reader import load_store
 from store.verify import verify
-from tests.jobs import JOB, StoppedError, content, copy_of, run
+from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, repair_store, store_files
 from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, shard_path
 
-SIZE, MACHINE = 32, Machine(batch_size=4, num_workers=0, device="cpu")
+SIZE = 32
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +42,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
 
 
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two or three units a scene instead of one."""
-    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 8)
-
-
 @pytest.fixture
 def path(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> Path:
-    run(loaded, data, tmp_path / "a.store", crops=True)
+    extract_store(loaded, data, tmp_path / "a.store", crops=True)
     return tmp_path / "a.store"
 
 
 def both(path: Path) -> list[dict[str, bytes]]:
-    return [content(path), content(path / "crops")]
+    return [store_files(path), store_files(path / "crops")]
 
 
 def by_plain_code(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
@@ -74,9 +66,9 @@ def by_plain_code(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
 def test_rows_are_the_crops_of_the_decoded_frames(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
 ) -> None:
-    summary = run(loaded, data, tmp_path / "a.store", crops=True, **settings)
+    summary = extract_store(loaded, data, tmp_path / "a.store", crops=True, **settings)
     assert summary.crops is not None
-    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (8, 40)
+    assert (summary.crops.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (8, 40)
     expected = by_plain_code(data)
     stored = load_store(tmp_path / "a.store" / "crops")
     np.testing.assert_array_equal(stored.visual, expected)
@@ -93,8 +85,8 @@ def test_rows_are_the_crops_of_the_decoded_frames(
 def test_both_stores_have_the_same_rows_and_the_features_are_as_without_crops(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
-    run(loaded, data, tmp_path / "b.store")
-    assert content(path) == content(tmp_path / "b.store")
+    extract_store(loaded, data, tmp_path / "b.store")
+    assert store_files(path) == store_files(tmp_path / "b.store")
     features, crops = load_store(path), open_crops(path)
     assert features.fingerprint != crops.fingerprint
     for name, value in vars(features.tables).items():
@@ -106,9 +98,9 @@ def test_both_stores_have_the_same_rows_and_the_features_are_as_without_crops(
 
 def test_a_second_run_reads_no_image(path: Path, loaded: LoadedBackbone, data: Path) -> None:
     before = both(path)
-    again = run(loaded, data, path, crops=True)
+    again = extract_store(loaded, data, path, crops=True)
     assert again.crops is not None
-    assert (again.tally.frames_decoded, again.crops.tally.frames_decoded) == (0, 0)
+    assert (again.statistics.frames_decoded, again.crops.statistics.frames_decoded) == (0, 0)
     assert again.crops.units_reused == len(read_manifest(path / "crops").units) > 2
     assert both(path) == before
 
@@ -137,9 +129,9 @@ def test_interrupted_after_each_file_of_either_store(
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(store.writer, "publish", budget)
         patch.setattr(store.format.manifest, "publish", budget)
-        run(loaded, data, tmp_path / "b.store", crops=True)
+        extract_store(loaded, data, tmp_path / "b.store", crops=True)
     assert verify(tmp_path / "b.store").to_dict()["sound"] == (files == FILES)  # the features are there, and no crops
-    summary = run(loaded, data, tmp_path / "b.store", crops=True)
+    summary = extract_store(loaded, data, tmp_path / "b.store", crops=True)
     assert summary.crops is not None
     assert (summary.units_reused, summary.crops.units_reused) == (min(files - 1, 4), max(0, min(files - FILES - 1, 4)))
     assert both(tmp_path / "b.store") == both(path)
@@ -148,7 +140,7 @@ def test_interrupted_after_each_file_of_either_store(
 def test_a_killed_process_and_its_successor(tmp_path: Path, path: Path, loaded: LoadedBackbone, data: Path) -> None:
     root = Path(__file__).parents[2]
     shards = tmp_path / "b.store" / "crops" / "shards"
-    command = [sys.executable, "-c", JOB.replace('weights="random"', 'backbone="hog", crops=True')]
+    command = [sys.executable, "-c", EXTRACTION_SCRIPT.replace('weights="random"', 'backbone="hog", crops=True')]
     command += [str(data), str(tmp_path / "b.store")]
     with subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
@@ -157,8 +149,8 @@ def test_a_killed_process_and_its_successor(tmp_path: Path, path: Path, loaded: 
             time.sleep(0.0005)
         job.send_signal(signal.SIGKILL)
     assert read_manifest(tmp_path / "b.store").state == "complete"
-    assert content(tmp_path / "b.store" / "crops").keys() <= content(path / "crops").keys() | {"STORE.json"}
-    run(loaded, data, tmp_path / "b.store", crops=True)
+    assert store_files(tmp_path / "b.store" / "crops").keys() <= store_files(path / "crops").keys() | {"STORE.json"}
+    extract_store(loaded, data, tmp_path / "b.store", crops=True)
     assert both(tmp_path / "b.store") == both(path)
 
 
@@ -171,10 +163,10 @@ def test_damage_is_found_and_that_unit_alone_computed_again(path: Path, data: Pa
     assert report.crops is not None
     assert report.crops.bad_units == {1}
     assert not report.to_dict()["sound"]
-    found = repair(path, data, machine=MACHINE)
+    found = repair_store(path, data)
     assert found.crops is not None
     assert (found.units, found.crops.units) == ([], [1])
-    assert (found.tally.frames_decoded, found.crops.tally.crops_forwarded) == (0, persons)
+    assert (found.statistics.frames_decoded, found.crops.statistics.crops_forwarded) == (0, persons)
     assert both(path) == before
     assert verify(path).to_dict()["sound"]
 
@@ -182,9 +174,9 @@ def test_damage_is_found_and_that_unit_alone_computed_again(path: Path, data: Pa
 def test_an_extraction_mends_damage_too(path: Path, loaded: LoadedBackbone, data: Path) -> None:
     before = both(path)
     DAMAGE["flipped"](shard_path(path / "crops", 2))
-    summary = run(loaded, data, path, crops=True)
+    summary = extract_store(loaded, data, path, crops=True)
     assert summary.crops is not None
-    assert (summary.tally.frames_decoded, 0 < summary.crops.tally.crops_forwarded < 40) == (0, True)
+    assert (summary.statistics.frames_decoded, 0 < summary.crops.statistics.crops_forwarded < 40) == (0, True)
     assert both(path) == before
 
 
@@ -197,20 +189,20 @@ def test_a_damaged_manifest_of_crops_is_made_anew(path: Path, data: Path, kind: 
         MANIFEST_DAMAGE[kind](file)
     with pytest.raises(StoreError):
         verify(path)
-    found = repair(path, data, machine=MACHINE)
+    found = repair_store(path, data)
     assert found.crops is not None
-    assert found.crops.tally.crops_forwarded == 0
+    assert found.crops.statistics.crops_forwarded == 0
     assert both(path) == before
 
 
 def test_an_image_that_cannot_be_used_is_skipped_in_both(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
-    copied, broken = copy_of(data, tmp_path / "data"), tmp_path / "b.store"
+    copied, broken = copy_dataset(data, tmp_path / "data"), tmp_path / "b.store"
     image = copied / IMAGES / "hall" / "000002.jpg"
     good = image.read_bytes()
     image.write_bytes(b"\0" * len(good))
-    info = run(loaded, copied, broken, crops=True, max_skipped=0.5).to_dict()
+    info = extract_store(loaded, copied, broken, crops=True, max_skipped=0.5).to_dict()
     assert info["skipped"] == info["crops"]["skipped"]
     assert set(info["skipped"]) == {"image_format"}
     assert info["stored"] == info["crops"]["stored"]
@@ -219,33 +211,33 @@ def test_an_image_that_cannot_be_used_is_skipped_in_both(
     expected = np.delete(by_plain_code(data), range(30, 35), axis=0)
     np.testing.assert_array_equal(open_crops(broken).rows(np.arange(35)), expected)
     image.write_bytes(good)
-    summary = run(loaded, copied, broken, crops=True, retry_skipped=True)
+    summary = extract_store(loaded, copied, broken, crops=True, retry_skipped=True)
     assert summary.crops is not None
-    assert summary.crops.tally.frames_decoded < 4
+    assert summary.crops.statistics.frames_decoded < 4
     assert both(broken) == both(path)
 
 
 def test_corrected_labels_cut_no_crop_and_a_new_scene_its_own(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
-    copied = copy_of(data, tmp_path / "data")
+    copied = copy_dataset(data, tmp_path / "data")
     frames = edit_labels(copied, "cafe")
     frames["000001.jpg"][0]["H-interaction"] = [{"pair": "pedestrian:3", "inter_labels": {"conversation": 1}}]
     write_labels(copied, "cafe", frames)
-    run(loaded, copied, path, update=True)
+    extract_store(loaded, copied, path, update=True)
     report = verify(path)
     assert report.crops is not None
     assert [fault.kind for fault in report.crops.faults] == ["other_rows"]
     with pytest.raises(MismatchError, match=r"changed annotations in cafe.*--crops"):
         open_crops(path)
-    summary = run(loaded, copied, path, update=True, crops=True)
+    summary = extract_store(loaded, copied, path, update=True, crops=True)
     assert summary.crops is not None
-    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (0, 0)
+    assert (summary.crops.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (0, 0)
     write_scene(copied, "attic", {"000000.jpg": [person(1), person(2, mentions={1: ["conversation"]})]})
-    summary = run(loaded, copied, path, update=True, crops=True)
+    summary = extract_store(loaded, copied, path, update=True, crops=True)
     assert summary.crops is not None
-    assert (summary.crops.tally.frames_decoded, summary.crops.tally.crops_forwarded) == (1, 2)
-    run(loaded, copied, tmp_path / "fresh.store", crops=True)
+    assert (summary.crops.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (1, 2)
+    extract_store(loaded, copied, tmp_path / "fresh.store", crops=True)
     np.testing.assert_array_equal(open_crops(path).rows(np.arange(42)), by_plain_code(copied))
     assert open_crops(path).fingerprint == open_crops(tmp_path / "fresh.store").fingerprint
 
@@ -254,9 +246,9 @@ def test_crops_have_the_selection_of_their_features(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
     """A finer store serves a coarser extraction, and its crops are those of all that it holds."""
-    run(loaded, data, tmp_path / "b.store")
+    extract_store(loaded, data, tmp_path / "b.store")
     for settings in ({"frame_interval": 2}, {"persons": "paired"}):
-        run(loaded, data, tmp_path / "b.store", crops=True, **settings)
+        extract_store(loaded, data, tmp_path / "b.store", crops=True, **settings)
         assert both(tmp_path / "b.store") == both(path)
         shutil.rmtree(tmp_path / "b.store" / "crops")
 
@@ -265,7 +257,7 @@ def test_crops_have_the_selection_of_their_features(
 def test_a_selection_is_stored_in_both(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
 ) -> None:
-    run(loaded, data, tmp_path / "a.store", crops=True, **settings)
+    extract_store(loaded, data, tmp_path / "a.store", crops=True, **settings)
     tables = load_store(tmp_path / "a.store").tables
     np.testing.assert_array_equal(open_crops(tmp_path / "a.store").tables.box, tables.box)
     assert 0 < len(tables.box) < 40

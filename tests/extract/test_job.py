@@ -19,7 +19,6 @@ from PIL import Image
 from torch import nn
 
 import extract.images.read
-import extract.units.plan
 import extract.units.prepare
 import extract.units.stream
 import store.writer
@@ -35,13 +34,13 @@ from configs.errors import (
 from configs.extraction_config import ExtractionConfig
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
-from extract.job import extract_with, wanted_store
+from extract.job import extract_with, requested_manifest
 from store.format.manifest import read_manifest, store_for
 from store.reader import load_store, store_info
 from store.tables import Features
-from tests.jobs import JOB, StoppedError, content, copy_of, run
+from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, store_files
 from tests.jrdb_folder import SIZE, edit_labels, person, write_folder, write_image, write_labels, write_scene
-from tests.oracles import half_up, plain
+from tests.oracles import round_half_up, spatial_oracle
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +51,6 @@ def loaded() -> LoadedBackbone:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two or three units a scene instead of one."""
-    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 8)
 
 
 def by_plain_code(data: Path, loaded: LoadedBackbone, flip: bool = False) -> NDArray[np.float32]:
@@ -74,7 +67,7 @@ def by_plain_code(data: Path, loaded: LoadedBackbone, flip: bool = False) -> NDA
                 pixels = np.asarray(image.convert("RGB"))
             for item in people:
                 x, y, w, h = item["box"]
-                grow_x, grow_y = half_up(0.2 * w), half_up(0.2 * h)
+                grow_x, grow_y = round_half_up(0.2 * w), round_half_up(0.2 * h)
                 strip = np.roll(pixels, grow_x - x, axis=1)[max(y - grow_y, 0) : y + h + grow_y, : w + 2 * grow_x]
                 crop = np.asarray(Image.fromarray(strip).resize((32, 32), Image.Resampling.BILINEAR)).copy()
                 tensor = normalise(torch.from_numpy(crop).permute(2, 0, 1).float() / 255)
@@ -91,16 +84,16 @@ def distance(found: Any, expected: Any) -> float:
 
 def test_features_of_both_views_are_those_of_plain_code(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     """Within 1 %: a level more or less in a pixel of a crop is all that Pillow and torch differ by."""
-    summary = run(loaded, data, tmp_path / "a.store", dtype="float32", views=2)
+    summary = extract_store(loaded, data, tmp_path / "a.store", dtype="float32", views=2)
     found = load_store(tmp_path / "a.store")
     assert distance(found.visual, by_plain_code(data, loaded)) < 0.01
     assert found.visual_flipped is not None
     assert distance(found.visual_flipped, by_plain_code(data, loaded, flip=True)) < 0.01
-    assert (summary.tally.frames_decoded, summary.tally.crops_forwarded) == (8, 80)
+    assert (summary.statistics.frames_decoded, summary.statistics.crops_forwarded) == (8, 80)
 
 
 def test_tables_are_the_annotations(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
     tables = load_store(tmp_path / "a.store").tables
     people = [
         (scene, frame, item)
@@ -126,7 +119,7 @@ def test_tables_are_the_annotations(tmp_path: Path, loaded: LoadedBackbone, data
         for (a, b), frame, label in zip(tables.pair, tables.pair_frame, tables.label, strict=True)
     }
     assert found == expected
-    rows = [plain(tables.box[a], tables.box[b], *SIZE, 5) for a, b in tables.pair]
+    rows = [spatial_oracle(tables.box[a], tables.box[b], *SIZE, 5) for a, b in tables.pair]
     np.testing.assert_allclose(tables.spatial, rows, rtol=1e-5, atol=1e-6)
 
 
@@ -136,9 +129,9 @@ def test_tables_are_the_annotations(tmp_path: Path, loaded: LoadedBackbone, data
 def test_workers_and_batch_sizes_change_no_bit(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, int]
 ) -> None:
-    run(loaded, data, tmp_path / "a.store")
-    run(loaded, data, tmp_path / "b.store", **settings)
-    assert content(tmp_path / "a.store") == content(tmp_path / "b.store")
+    extract_store(loaded, data, tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "b.store", **settings)
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "b.store")
 
 
 def test_batches_are_full_over_the_borders_of_units(
@@ -152,14 +145,14 @@ def test_batches_are_full_over_the_borders_of_units(
         return lambda crops: sizes.append(len(crops)) or forward(crops)
 
     monkeypatch.setattr(extract.units.stream, "frozen_forward", counted)
-    summary = run(loaded, data, tmp_path / "a.store", batch_size=7)
+    summary = extract_store(loaded, data, tmp_path / "a.store", batch_size=7)
     assert sorted(sizes) == [5, 7, 7, 7, 7, 7]  # 40 crops of some five units
-    assert (summary.tally.crops_forwarded, summary.tally.batch_size) == (40, 7)
+    assert (summary.statistics.crops_forwarded, summary.statistics.batch_size) == (40, 7)
 
 
 def test_float16_is_the_rounded_float32(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store", dtype="float32")
-    run(loaded, data, tmp_path / "b.store")
+    extract_store(loaded, data, tmp_path / "a.store", dtype="float32")
+    extract_store(loaded, data, tmp_path / "b.store")
     full, half = load_store(tmp_path / "a.store").visual, load_store(tmp_path / "b.store").visual
     np.testing.assert_array_equal(full.astype(np.float16), half)
 
@@ -175,15 +168,15 @@ def test_each_frame_is_decoded_and_each_person_cropped_once(
     cropped: list[int] = []
     crop = extract.units.prepare.crop_people
     monkeypatch.setattr(extract.units.prepare, "crop_people", lambda f, b, s: cropped.append(len(b)) or crop(f, b, s))
-    run(loaded, data, tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
     assert len(decoded) == len(set(decoded)) == 8
     assert sum(cropped) == 40
 
 
 def test_a_second_run_does_nothing(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    first = run(loaded, data, tmp_path / "a.store")
-    again = run(loaded, data, tmp_path / "a.store")
-    assert (again.tally.frames_decoded, again.tally.crops_forwarded) == (0, 0)
+    first = extract_store(loaded, data, tmp_path / "a.store")
+    again = extract_store(loaded, data, tmp_path / "a.store")
+    assert (again.statistics.frames_decoded, again.statistics.crops_forwarded) == (0, 0)
     assert again.units_reused == first.to_dict()["units"] > 2
     assert json.loads(json.dumps(again.to_dict()))["complete"] is True
 
@@ -192,7 +185,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, loaded: LoadedBackbone, data:
 def test_interrupted_after_each_commit(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch, commits: int
 ) -> None:
-    run(loaded, data, tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
     publish, done = store.writer.publish, 0
 
     def stopping(*args: Any) -> None:
@@ -204,30 +197,29 @@ def test_interrupted_after_each_commit(
 
     monkeypatch.setattr(store.writer, "publish", stopping)
     try:
-        run(loaded, data, tmp_path / "b.store", num_workers=2)
+        extract_store(loaded, data, tmp_path / "b.store", num_workers=2)
     except StoppedError:
         assert store_info(tmp_path / "b.store")["complete"] is False
     monkeypatch.undo()
-    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", 8)
-    summary = run(loaded, data, tmp_path / "b.store")
+    summary = extract_store(loaded, data, tmp_path / "b.store")
     assert summary.units_reused >= min(commits, summary.to_dict()["units"])
-    assert content(tmp_path / "a.store") == content(tmp_path / "b.store")
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "b.store")
 
 
 def test_a_killed_process_and_its_successor(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
     root = Path(__file__).parents[2]
     shards = tmp_path / "b.store" / "shards"
-    command = [sys.executable, "-c", JOB, str(data), str(tmp_path / "b.store")]
+    command = [sys.executable, "-c", EXTRACTION_SCRIPT, str(data), str(tmp_path / "b.store")]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, env=environment) as job:
         while job.poll() is None and not (shards.is_dir() and len(list(shards.iterdir())) >= 2):
             time.sleep(0.001)
         job.send_signal(signal.SIGKILL)
     assert read_manifest(tmp_path / "b.store").state == "building"
-    assert content(tmp_path / "b.store").keys() <= content(tmp_path / "a.store").keys()
-    run(loaded, data, tmp_path / "b.store")
-    assert content(tmp_path / "a.store") == content(tmp_path / "b.store")
+    assert store_files(tmp_path / "b.store").keys() <= store_files(tmp_path / "a.store").keys()
+    extract_store(loaded, data, tmp_path / "b.store")
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "b.store")
 
 
 def test_a_full_disk_keeps_what_was_committed(
@@ -244,10 +236,10 @@ def test_a_full_disk_keeps_what_was_committed(
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StorageError, match="free some space"):
-        run(loaded, data, tmp_path / "a.store")
+        extract_store(loaded, data, tmp_path / "a.store")
     monkeypatch.setattr(os, "write", write)
     assert not list((tmp_path / "a.store" / ".tmp").iterdir())
-    assert run(loaded, data, tmp_path / "a.store").units_reused == 2
+    assert extract_store(loaded, data, tmp_path / "a.store").units_reused == 2
 
 
 def assert_equal(one: Features, other: Features) -> None:
@@ -257,48 +249,51 @@ def assert_equal(one: Features, other: Features) -> None:
 
 
 def test_a_moved_folder_still_hits(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store")
-    assert run(loaded, copy_of(data, tmp_path / "moved"), tmp_path / "a.store").tally.frames_decoded == 0
+    extract_store(loaded, data, tmp_path / "a.store")
+    assert (
+        extract_store(loaded, copy_dataset(data, tmp_path / "moved"), tmp_path / "a.store").statistics.frames_decoded
+        == 0
+    )
 
 
 def test_corrected_labels_forward_no_crop(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    data = copy_of(data, tmp_path / "data")
-    run(loaded, data, tmp_path / "a.store")
+    data = copy_dataset(data, tmp_path / "data")
+    extract_store(loaded, data, tmp_path / "a.store")
     frames = edit_labels(data, "cafe")
     frames["000001.jpg"][0]["H-interaction"] = [{"pair": "pedestrian:3", "inter_labels": {"conversation": 1}}]
     write_labels(data, "cafe", frames)
     with pytest.raises(MismatchError, match=r"changed annotations in cafe; give --update"):
-        run(loaded, data, tmp_path / "a.store")
-    summary = run(loaded, data, tmp_path / "a.store", update=True)
-    assert (summary.tally.frames_decoded, summary.tally.crops_forwarded) == (0, 0)
-    run(loaded, data, tmp_path / "fresh.store")
-    assert content(tmp_path / "a.store") == content(tmp_path / "fresh.store")
+        extract_store(loaded, data, tmp_path / "a.store")
+    summary = extract_store(loaded, data, tmp_path / "a.store", update=True)
+    assert (summary.statistics.frames_decoded, summary.statistics.crops_forwarded) == (0, 0)
+    extract_store(loaded, data, tmp_path / "fresh.store")
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "fresh.store")
 
 
 def test_a_corrected_box_costs_its_unit(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    data = copy_of(data, tmp_path / "data")
-    units = run(loaded, data, tmp_path / "a.store").to_dict()["units"]
+    data = copy_dataset(data, tmp_path / "data")
+    units = extract_store(loaded, data, tmp_path / "a.store").to_dict()["units"]
     frames = edit_labels(data, "hall")
     frames["000000.jpg"][0]["box"][0] += 1
     write_labels(data, "hall", frames)
     with pytest.raises(MismatchError, match="changed annotations in hall"):
-        run(loaded, data, tmp_path / "a.store")
-    summary = run(loaded, data, tmp_path / "a.store", update=True)
+        extract_store(loaded, data, tmp_path / "a.store")
+    summary = extract_store(loaded, data, tmp_path / "a.store", update=True)
     assert summary.units_reused == units - 1
-    assert 0 < summary.tally.crops_forwarded < 20
-    run(loaded, data, tmp_path / "fresh.store")
-    assert content(tmp_path / "a.store") == content(tmp_path / "fresh.store")
+    assert 0 < summary.statistics.crops_forwarded < 20
+    extract_store(loaded, data, tmp_path / "fresh.store")
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "fresh.store")
 
 
 def test_an_added_scene_costs_itself(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    data = copy_of(data, tmp_path / "data")
-    run(loaded, data, tmp_path / "a.store")
+    data = copy_dataset(data, tmp_path / "data")
+    extract_store(loaded, data, tmp_path / "a.store")
     write_scene(data, "attic", {"000000.jpg": [person(1), person(2, mentions={1: ["conversation"]})]})
     with pytest.raises(MismatchError, match="added scenes attic"):
-        run(loaded, data, tmp_path / "a.store")
-    summary = run(loaded, data, tmp_path / "a.store", update=True)
-    assert (summary.tally.frames_decoded, summary.tally.crops_forwarded) == (1, 2)
-    run(loaded, data, tmp_path / "fresh.store")
+        extract_store(loaded, data, tmp_path / "a.store")
+    summary = extract_store(loaded, data, tmp_path / "a.store", update=True)
+    assert (summary.statistics.frames_decoded, summary.statistics.crops_forwarded) == (1, 2)
+    extract_store(loaded, data, tmp_path / "fresh.store")
     assert_equal(load_store(tmp_path / "a.store"), load_store(tmp_path / "fresh.store"))
 
 
@@ -306,48 +301,48 @@ def test_a_mended_frame_is_no_mere_relabelling(tmp_path: Path, loaded: LoadedBac
     """A frame whose annotation was no list and is an empty one now is stored."""
     data = tmp_path / "data"
     write_scene(data, "cafe", {"1.jpg": [person(1)], "2.jpg": {}})
-    run(loaded, data, tmp_path / "a.store", max_skipped=1.0)
+    extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
     write_labels(data, "cafe", {"1.jpg": [person(1)], "2.jpg": []})
-    run(loaded, data, tmp_path / "a.store", update=True, max_skipped=1.0)
-    run(loaded, data, tmp_path / "fresh.store")
-    assert content(tmp_path / "a.store") == content(tmp_path / "fresh.store")
+    extract_store(loaded, data, tmp_path / "a.store", update=True, max_skipped=1.0)
+    extract_store(loaded, data, tmp_path / "fresh.store")
+    assert store_files(tmp_path / "a.store") == store_files(tmp_path / "fresh.store")
 
 
 def test_another_recipe_is_refused_and_its_fields_named(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store")
-    before = content(tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
+    before = store_files(tmp_path / "a.store")
     for settings in ({"crop_size": 48}, {"dtype": "float32"}, {"views": 2}):
         with pytest.raises(MismatchError, match=next(iter(settings))):
-            run(loaded, data, tmp_path / "a.store", update=True, **settings)
-    assert content(tmp_path / "a.store") == before
+            extract_store(loaded, data, tmp_path / "a.store", update=True, **settings)
+    assert store_files(tmp_path / "a.store") == before
 
 
 def test_a_finer_store_serves_a_coarser_run(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(loaded, data, Path("stores/mine.store"))
+    extract_store(loaded, data, Path("stores/mine.store"))
     for settings in ({"frame_interval": 2}, {"frame_interval": 5}, {"persons": "paired"}):
         config = ExtractionConfig(
             data_path=str(data), weights="random", crop_size=32, num_workers=0, device="cpu", **settings
         )
-        assert store_for(wanted_store(config, loaded)) == Path("stores/mine.store")
+        assert store_for(requested_manifest(config, loaded)) == Path("stores/mine.store")
         summary = extract_with(config, loaded)
-        assert (summary.store, summary.tally.frames_decoded) == (Path("stores/mine.store"), 0)
+        assert (summary.store, summary.statistics.frames_decoded) == (Path("stores/mine.store"), 0)
 
 
 def test_damage_is_computed_again(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    run(loaded, data, tmp_path / "a.store")
-    before = content(tmp_path / "a.store")
+    extract_store(loaded, data, tmp_path / "a.store")
+    before = store_files(tmp_path / "a.store")
     shard = sorted((tmp_path / "a.store" / "shards").iterdir())[1]
     raw = bytearray(shard.read_bytes())
     raw[len(raw) // 2] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(IntegrityError, match=shard.name):
         load_store(tmp_path / "a.store")
-    summary = run(loaded, data, tmp_path / "a.store")
-    assert 0 < summary.tally.crops_forwarded < 40
-    assert content(tmp_path / "a.store") == before
+    summary = extract_store(loaded, data, tmp_path / "a.store")
+    assert 0 < summary.statistics.crops_forwarded < 40
+    assert store_files(tmp_path / "a.store") == before
 
 
 def test_odd_data_each_does_the_sensible_thing(tmp_path: Path, loaded: LoadedBackbone) -> None:
@@ -359,9 +354,9 @@ def test_odd_data_each_does_the_sensible_thing(tmp_path: Path, loaded: LoadedBac
     write_labels(data, "names", {"../mixed/1.jpg": [person(1)], "\ud800.jpg": [person(1)], "\0": []})
     write_image(data, "mixed", "9.jpg")
     with pytest.raises(TooManySkippedError, match=r"4 of 7 planned frames .*raise --max_skipped"):
-        run(loaded, data, tmp_path / "a.store")
+        extract_store(loaded, data, tmp_path / "a.store")
     assert not (tmp_path / "a.store").exists()
-    run(loaded, data, tmp_path / "a.store", max_skipped=1.0)
+    extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
     found, info = load_store(tmp_path / "a.store"), store_info(tmp_path / "a.store")
     assert found.tables.scenes == ("alone", "empty", "imageless", "mixed", "names")
     assert found.tables.frame_offset.tolist() == [0, 1, 1, 3]
@@ -371,8 +366,8 @@ def test_odd_data_each_does_the_sensible_thing(tmp_path: Path, loaded: LoadedBac
     assert info["stored"] == {"frames": 3, "persons": 3, "pairs": 0}
     assert info["skipped"] == {"bad_frame_name": 5, "box_outside": 1, "image_missing": 4, "partner_skipped": 1}
     assert info["skipped_by_kind"] == {"frame": 4, "person": 5, "pair": 2}
-    again = run(loaded, data, tmp_path / "a.store", max_skipped=1.0)
-    assert again.tally.frames_decoded == 0
+    again = extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
+    assert again.statistics.frames_decoded == 0
 
 
 @pytest.mark.parametrize(
@@ -392,8 +387,8 @@ def test_a_bad_image_is_skipped_by_name_or_stops_the_job(
     data = write_folder(tmp_path / "data", ("cafe",), frames=3)
     damage(data / IMAGES / "cafe" / "000001.jpg")
     with pytest.raises(DataError, match=r"000001\.jpg.*--on_error skip"):
-        run(loaded, data, tmp_path / "a.store", on_error="fail", max_skipped=1.0)
-    summary = run(loaded, data, tmp_path / "a.store", max_skipped=0.5, num_workers=2)
+        extract_store(loaded, data, tmp_path / "a.store", on_error="fail", max_skipped=1.0)
+    summary = extract_store(loaded, data, tmp_path / "a.store", max_skipped=0.5, num_workers=2)
     info = summary.to_dict()
     assert set(info["skipped"]) == {reason}
     assert info["skipped_by_kind"]["frame"] == 1
@@ -405,9 +400,9 @@ def test_too_many_bad_images_stop_the_job(tmp_path: Path, loaded: LoadedBackbone
     data = write_folder(tmp_path / "data", ("cafe",), frames=4)
     (data / IMAGES / "cafe" / "000001.jpg").write_bytes(b"")
     with pytest.raises(TooManySkippedError, match=r"image_empty"):
-        run(loaded, data, tmp_path / "a.store", max_skipped=0.2)
+        extract_store(loaded, data, tmp_path / "a.store", max_skipped=0.2)
     assert store_info(tmp_path / "a.store")["complete"] is False
-    assert run(loaded, data, tmp_path / "a.store", max_skipped=0.5).to_dict()["complete"] is True
+    assert extract_store(loaded, data, tmp_path / "a.store", max_skipped=0.5).to_dict()["complete"] is True
 
 
 def test_features_beyond_float16_are_refused(tmp_path: Path, data: Path) -> None:
@@ -416,13 +411,15 @@ def test_features_beyond_float16_are_refused(tmp_path: Path, data: Path) -> None
     torch.save(state, tmp_path / "large.pth")
     large = load_backbone("resnet18", str(tmp_path / "large.pth"))
     with pytest.raises(DataError, match="beyond float16; use --dtype float32"):
-        run(large, data, tmp_path / "a.store")
-    run(large, data, tmp_path / "b.store", dtype="float32")
+        extract_store(large, data, tmp_path / "a.store")
+    extract_store(large, data, tmp_path / "b.store", dtype="float32")
     state["layer4.1.conv1.weight"] = state["layer4.1.conv2.weight"] = torch.zeros(512, 512, 3, 3)
     state["layer4.0.bn2.bias"] = state["layer4.1.bn2.bias"] = torch.full((512,), 3e38)  # together: infinity
     torch.save(state, tmp_path / "huge.pth")
     with pytest.raises(DataError, match="NaN or infinite"):
-        run(load_backbone("resnet18", str(tmp_path / "huge.pth")), data, tmp_path / "c.store", dtype="float32")
+        extract_store(
+            load_backbone("resnet18", str(tmp_path / "huge.pth")), data, tmp_path / "c.store", dtype="float32"
+        )
 
 
 @pytest.mark.parametrize(
@@ -436,7 +433,7 @@ def test_a_full_memory_is_said_with_its_remedy(
 
     monkeypatch.setattr(extract.units.stream, "frozen_forward", lambda *_: full)
     with pytest.raises(DeviceError, match="full with batches of 4 crops; give a smaller --batch_size"):
-        run(loaded, data, tmp_path / "a.store")
+        extract_store(loaded, data, tmp_path / "a.store")
 
 
 def test_an_image_that_the_memory_is_too_full_for_is_not_a_damaged_one(
@@ -445,19 +442,19 @@ def test_an_image_that_the_memory_is_too_full_for_is_not_a_damaged_one(
     def full(_: bytes) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5414400 bytes")
 
-    monkeypatch.setattr(extract.images.read, "_decode_jpeg", full)
+    monkeypatch.setattr(extract.images.read, "decode_jpeg", full)
     with pytest.raises(DeviceError, match="the memory is full"):
-        run(loaded, data, tmp_path / "a.store", max_skipped=1.0)
+        extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
 
 
 def test_a_precision_that_the_cpu_has_not_is_refused(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     with pytest.raises(DeviceError, match="bfloat16 needs a CUDA device"):
-        run(loaded, data, tmp_path / "a.store", precision="bfloat16")
+        extract_store(loaded, data, tmp_path / "a.store", precision="bfloat16")
 
 
 def test_missing_weights_and_data_leave_no_store(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     with pytest.raises(DataError, match="check --data_path"):
-        run(loaded, tmp_path / "none", tmp_path / "a.store")
+        extract_store(loaded, tmp_path / "none", tmp_path / "a.store")
     with pytest.raises(WeightsError):
         load_backbone("resnet18", str(tmp_path / "none.pth"))
     assert not (tmp_path / "a.store").exists()

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import extract.units.collect
-import extract.units.plan
 import extract.units.stream
 from configs.extraction_config import ExtractionConfig
 from extract.backbones.weights import load_backbone
 from extract.job import extract_with
+from extract.units.plan import UnitSize
 from extract.units.prepare import PreparedFrame, prepare_frame
 from tests.jrdb_folder import write_folder
 
-WORKERS, BATCH, UNIT = 2, 4, 40
-EMPTY = extract.units.collect.FeatureCollector._empty
+WORKERS, BATCH = 2, 4
+EMPTY = extract.units.collect.FeatureCollector._new_batch
 
 
 class Live:
@@ -45,7 +45,6 @@ class Live:
 def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
     slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", UNIT)
     loaded = load_backbone("resnet18", "random")
     most = []
     for frames in (20, 60):
@@ -73,7 +72,7 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
 
         monkeypatch.setattr(extract.units.stream, "prepare_frame", prepare)
         monkeypatch.setattr(extract.units.stream, "frozen_forward", forward)
-        monkeypatch.setattr(extract.units.collect.FeatureCollector, "_empty", counted)
+        monkeypatch.setattr(extract.units.collect.FeatureCollector, "_new_batch", counted)
         data = write_folder(tmp_path / f"data-{frames}", ("cafe",), frames=frames, people=4)
         config = ExtractionConfig(
             data_path=str(data),
@@ -84,12 +83,11 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
             num_workers=WORKERS,
             device="cpu",
         )
-        extract_with(config, loaded)
+        extract_with(config, loaded, unit_size=UnitSize(crops=40))
         gc.collect()
         assert crops.now == batches.now == 0
         most.append((crops.most, batches.most))
         monkeypatch.undo()
-        monkeypatch.setattr(extract.units.plan, "UNIT_CROPS", UNIT)
     lanes = torch.get_num_threads()
     for frames_held, batches_held in most:
         assert 1 < frames_held <= 2 * WORKERS + 2 + 2  # read ahead, and the one that is handed on

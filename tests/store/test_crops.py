@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import extract.units.plan
 import store.crops
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from extract.backbones.weights import load_backbone
@@ -22,7 +21,7 @@ from store.files import sha256
 from store.format.manifest import BUILDING, read_manifest, write_manifest
 from store.format.shard import matches, read_shard, shard_image
 from store.reader import load_store
-from tests.jobs import run
+from tests.jobs import extract_store
 from tests.jrdb_folder import write_folder
 from tests.stores import DAMAGE, forge, shard_path
 
@@ -34,9 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of four units, two of each scene."""
     folder = tmp_path_factory.mktemp("made")
     data = write_folder(folder / "data", ("cafe", "hall"), frames=4, people=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract.units.plan, "UNIT_CROPS", 8)
-        run(load_backbone("hog", "none"), data, folder / "a.store", crops=True, crop_size=SIZE)
+    extract_store(load_backbone("hog", "none"), data, folder / "a.store", crops=True, crop_size=SIZE)
     return folder / "a.store"
 
 

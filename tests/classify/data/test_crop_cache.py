@@ -170,13 +170,13 @@ def still_backbone(blocks: int) -> Backbone:
 def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many persons went through the still stages, call by call."""
     counts: list[int] = []
-    through = Backbone.still_stages
+    through = Backbone.forward_frozen_stages
 
     def counted(self: Backbone, crops: Tensor) -> Tensor:
         counts.append(len(crops))
         return through(self, crops)
 
-    monkeypatch.setattr(Backbone, "still_stages", counted)
+    monkeypatch.setattr(Backbone, "forward_frozen_stages", counted)
     return counts
 
 

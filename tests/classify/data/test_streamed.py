@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import extract.units.plan
 from classify.data.batches import PairBatch
 from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
@@ -20,6 +19,7 @@ from configs.extraction_config import ExtractionConfig
 from configs.train_options import TrainOptions
 from extract.backbones.weights import load_backbone
 from extract.job import extract_with
+from extract.units.plan import UnitSize
 from store.reader import StoredFeatures, load_store, open_stored
 from store.tables import Features
 from tests.factories import small_config
@@ -33,19 +33,17 @@ SCENES = ("a", "b", "c", "d")
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of many small units."""
     folder = tmp_path_factory.mktemp("streamed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract.units.plan, "UNIT_CROPS", 10)
-        data = write_folder(folder / "data", SCENES, frames=8, people=5)
-        config = ExtractionConfig(
-            data_path=str(data),
-            store=str(folder / "s"),
-            weights="random",
-            crop_size=32,
-            device="cpu",
-            views=request.param,
-            num_workers=0,
-        )
-        extract_with(config, load_backbone("resnet18", "random"))
+    data = write_folder(folder / "data", SCENES, frames=8, people=5)
+    config = ExtractionConfig(
+        data_path=str(data),
+        store=str(folder / "s"),
+        weights="random",
+        crop_size=32,
+        device="cpu",
+        views=request.param,
+        num_workers=0,
+    )
+    extract_with(config, load_backbone("resnet18", "random"), unit_size=UnitSize(crops=10))
     return folder / "s"
 
 

@@ -28,7 +28,7 @@ from extract.annotations.spatial import spatial_features
 from extract.backbones.weights import load_backbone, load_resnet
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
-from extract.units.plan import make_recipe
+from extract.recipe import feature_recipe
 from tests.jobs import QUICK, SCENES
 from tests.jobs import run_cli as run
 from tests.jrdb_folder import write_folder
@@ -64,7 +64,7 @@ def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, S
     config = ResNetStage2Config(**(values | {"hidden_dim": 16} | settings))
     loaded = load_backbone(config.backbone_name, "random")
     backbone: nn.Module = loaded.backbone
-    identity = make_recipe(loaded, SIZE, "float32", 1, "float32").identity()
+    identity = feature_recipe(loaded, SIZE, "float32", 1, "float32").identity()
     torch.manual_seed(3)
     if mode == END_TO_END:  # its weights and BatchNorm figures have moved away from where they started
         backbone = load_resnet(config.backbone_name, "random", freeze=True)

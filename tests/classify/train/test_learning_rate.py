@@ -19,9 +19,9 @@ from tests.factories import TinyBackbone, small_config
 NAMES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
-def model_of(config: ResNetStage2Config, freeze_blocks: int = 0, moving_norm: bool = False) -> Stage2Model:
+def model_of(config: ResNetStage2Config, freeze_blocks: int = 0, train_batchnorm: bool = False) -> Stage2Model:
     torch.manual_seed(0)
-    backbone = Backbone("resnet18", False, moving_norm)
+    backbone = Backbone("resnet18", False, train_batchnorm)
     backbone.freeze_stages(freeze_blocks)
     return Stage2Model(backbone, build_head(config, backbone.out_dim))
 
@@ -58,10 +58,10 @@ def test_each_stage_has_its_rate() -> None:
 
 
 @pytest.mark.parametrize("count", range(5))
-@pytest.mark.parametrize("moving_norm", [True, False])
-def test_frozen_stages_do_not_move(count: int, moving_norm: bool) -> None:
+@pytest.mark.parametrize("train_batchnorm", [True, False])
+def test_frozen_stages_do_not_move(count: int, train_batchnorm: bool) -> None:
     still = set(NAMES[: count + 1] if count else ())
-    model = model_of(small_config(), count, moving_norm).train()
+    model = model_of(small_config(), count, train_batchnorm).train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.trainable_parameters(), lr=0.1)
     model(batch(64)).square().sum().backward()
@@ -70,7 +70,7 @@ def test_frozen_stages_do_not_move(count: int, moving_norm: bool) -> None:
     optimizer.step()
     for key, tensor in model.state_dict().items():
         if "running" in key:
-            assert torch.equal(before[key], tensor) == (stage_of(key) in still or not moving_norm), key
+            assert torch.equal(before[key], tensor) == (stage_of(key) in still or not train_batchnorm), key
         elif stage_of(key) in still:
             assert torch.equal(before[key], tensor), key
 
@@ -85,7 +85,7 @@ def test_frozen_stages_checkpoints_and_kept_maps_change_no_output(count: int) ->
     crops = batch().persons
     expected = oracle((crops.float() - backbone.mean) / backbone.std)
     assert torch.equal(backbone(crops), expected)
-    assert torch.equal(backbone(backbone.still_stages(crops)), expected)
+    assert torch.equal(backbone(backbone.forward_frozen_stages(crops)), expected)
     backbone.checkpointing = True
     assert torch.equal(backbone(crops), expected)
 

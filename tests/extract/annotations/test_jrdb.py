@@ -24,7 +24,8 @@ from extract.annotations.jrdb import (
 )
 from extract.annotations.objects import load_labels
 from extract.images.read import FrameError
-from extract.units.plan import known_skips, plan_units, planned_items
+from extract.units.plan import plan_units
+from extract.units.skips import count_planned, count_skipped_before_reading
 from store.format.manifest import Selection
 from tests.jrdb_folder import edit_labels, person, random_people, write_folder, write_image, write_labels
 
@@ -87,9 +88,9 @@ def test_an_empty_scene_and_empty_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"", "no valid JSON"),
-        (b'{"labels": {"1.jpg": [', "no valid JSON"),
-        (b'{"labels": {"1.jpg": []}', "no valid JSON"),
+        (b"", "not valid JSON"),
+        (b'{"labels": {"1.jpg": [', "not valid JSON"),
+        (b'{"labels": {"1.jpg": []}', "not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"labels": ' * 100_000, "nested too deeply"),
         (b'{"labels": {"caf\xe9.jpg": []}}', "not UTF-8"),
@@ -101,8 +102,8 @@ def test_an_empty_scene_and_empty_frames(tmp_path: Path) -> None:
         (b"{}", 'no "labels"'),
         (b"[]", 'no "labels"'),
         (b"null", 'no "labels"'),
-        (b'{"labels": {"1.jpg": ' + b"9" * 5000 + b"}}", "no valid JSON"),
-        (b'{"labels": {}} x', "no valid JSON"),
+        (b'{"labels": {"1.jpg": ' + b"9" * 5000 + b"}}", "not valid JSON"),
+        (b'{"labels": {}} x', "not valid JSON"),
     ],
 )
 def test_a_broken_file_is_named(data: bytes, word: str) -> None:
@@ -173,7 +174,7 @@ def test_no_annotations_are_said_so(tmp_path: Path) -> None:
         scene_names(tmp_path)
     (tmp_path / LABELS).mkdir(parents=True)
     (tmp_path / LABELS / "._cafe.json").write_bytes(b"\0\5\x16\7")  # what macOS leaves
-    with pytest.raises(DataError, match="holds no annotations"):
+    with pytest.raises(DataError, match="contains no annotations"):
         scene_names(tmp_path)
 
 
@@ -181,7 +182,7 @@ def test_a_scene_file_that_is_none(tmp_path: Path) -> None:
     path = write_labels(tmp_path, "cafe", {})
     path.unlink()
     os.mkfifo(path)  # must not be waited for
-    with pytest.raises(DataError, match=r"cafe\.json is no regular file"):
+    with pytest.raises(DataError, match=r"cafe\.json is not a regular file"):
         read_scenes(tmp_path)
     path.unlink()
     path.mkdir()
@@ -243,14 +244,14 @@ def test_planned_is_stored_plus_skipped(
     if rng.random() < 0.5:
         write_image(root, "cafe", "1.jpg")
     units = plan_units(root, Selection(interval, persons))
-    planned = planned_items(units)
+    planned = count_planned(units)
     kept = {
         "frame": sum(int((unit.image_bytes >= 0).sum()) for unit in units),
         "person": sum(int(np.diff(unit.tables.frame_offset)[unit.image_bytes >= 0].sum()) for unit in units),
         "pair": sum(int((unit.image_bytes >= 0)[unit.tables.pair_frame].sum()) for unit in units),
     }
     skipped = Counter[str]()
-    for (kind, _), count in known_skips(units).items():
+    for (kind, _), count in count_skipped_before_reading(units).items():
         skipped[kind] += count
     assert {kind: kept[kind] + skipped[kind] for kind in planned} == planned
     assert planned["frame"] == len(range(0, len(frames), interval))

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from extract.backbones.forward import ERROR, PRECISIONS, lowered
+from extract.backbones.forward import cast_convolutions
 from extract.backbones.weights import load_backbone
+from tests.oracles import PRECISION_ERROR
 
 WEIGHTS = Path(__file__).parents[4] / "shared" / "weights"
-LOWER = sorted(ERROR)
+LOWER = sorted(PRECISION_ERROR)
 
 
 def people(count: int, size: int) -> Tensor:
@@ -28,8 +29,8 @@ def errors(name: str, weights: str, precision: str) -> Tensor:
     backbone, crops = load_backbone(name, weights).backbone, people(4, 112)
     with torch.inference_mode():
         exact = backbone(crops).double()
-        with torch.autocast("cpu", PRECISIONS[precision]):
-            lower = lowered(backbone, PRECISIONS[precision])(crops).double()
+        with torch.autocast("cpu", getattr(torch, precision)):
+            lower = cast_convolutions(backbone, getattr(torch, precision))(crops).double()
     return (lower - exact).norm(dim=1) / exact.norm(dim=1)
 
 
@@ -37,7 +38,7 @@ def errors(name: str, weights: str, precision: str) -> Tensor:
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 def test_features_of_a_lower_precision_are_within_the_stated_bound(name: str, precision: str) -> None:
     found = errors(name, "random", precision)
-    assert found.min() > 0 and found.max() <= ERROR[precision]
+    assert found.min() > 0 and found.max() <= PRECISION_ERROR[precision]
 
 
 @pytest.mark.parametrize("precision", LOWER)
@@ -47,11 +48,11 @@ def test_the_bound_holds_with_trained_weights(name: str, precision: str) -> None
     if not file.exists():
         pytest.skip(f"{file.name} is not at hand")
     found = errors(name, str(file), precision)
-    assert found.min() > 0 and found.max() <= ERROR[precision]
+    assert found.min() > 0 and found.max() <= PRECISION_ERROR[precision]
 
 
 def test_lowering_leaves_the_backbone_as_it_was() -> None:
     backbone = load_backbone("resnet18", "random").backbone
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    lowered(backbone, torch.bfloat16)
+    cast_convolutions(backbone, torch.bfloat16)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from extract.images.crops import PADDING, crop_people, crop_regions, outside
-from tests.oracles import half_up
+from extract.images.crops import PADDING, boxes_outside, crop_people, crop_regions
+from tests.oracles import round_half_up
 
 W, H = 160, 60
 FRAME = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, H, W), dtype=np.uint8))
@@ -24,9 +24,9 @@ BOX = st.tuples(EIGHTHS, st.integers(-100 * 8, 160 * 8).map(lambda value: value 
 
 def by_pillow(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArray[np.uint8]:
     """The crop by np.roll, slicing and Pillow's resize."""
-    x, y, w, h = (half_up(value) for value in box)
+    x, y, w, h = (round_half_up(value) for value in box)
     w, h = max(w, 1), max(h, 1)
-    grow_x, grow_y = half_up(w * PADDING), half_up(h * PADDING)
+    grow_x, grow_y = round_half_up(w * PADDING), round_half_up(h * PADDING)
     pixels = np.roll(frame.permute(1, 2, 0).numpy(), -(x - grow_x), axis=1)
     region = pixels[max(y - grow_y, 0) : min(y + h + grow_y, H), : min(w + 2 * grow_x, W)]
     return np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.BILINEAR))
@@ -70,7 +70,7 @@ def test_rolling_image_and_boxes_gives_identical_crops(boxes: list[tuple[float, 
 def test_near_to_pillow_for_any_box(boxes: list[tuple[float, ...]]) -> None:
     """On noise a pixel in a few thousand is two levels off: torch's weights have 16 bits, Pillow's 22."""
     box = np.array(boxes)
-    box = box[~outside(box, W, H)]
+    box = box[~boxes_outside(box, W, H)]
     for crop, one in zip(crop_people(FRAME, box, 32), box.tolist(), strict=True):
         difference = crop.permute(1, 2, 0).numpy().astype(int) - by_pillow(FRAME, one, 32)
         assert np.abs(difference).max() <= 2
@@ -82,10 +82,10 @@ POSITIVE = st.floats(1e-9, 1e6)
 
 
 @given(st.tuples(FLOATS, FLOATS, POSITIVE, POSITIVE) | st.tuples(EIGHTHS, EIGHTHS, POSITIVE, POSITIVE) | BOX)
-def test_any_box_is_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
+def test_any_box_is_boxes_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
     boxes = np.array([box])
     left, top, width, height = crop_regions(boxes, W, H)[0]
-    if outside(boxes, W, H)[0]:
+    if boxes_outside(boxes, W, H)[0]:
         return
     assert 0 <= left < W
     assert 1 <= width <= W
@@ -108,8 +108,8 @@ def test_any_box_is_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
         ((1000, 10, 20, 30), True),
     ],
 )
-def test_outside(box: tuple[float, ...], unseen: bool) -> None:
-    assert outside(np.array([box]), W, H).tolist() == [unseen]
+def test_boxes_outside(box: tuple[float, ...], unseen: bool) -> None:
+    assert boxes_outside(np.array([box]), W, H).tolist() == [unseen]
 
 
 def test_the_order_and_number_of_people_is_kept() -> None:

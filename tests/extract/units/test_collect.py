@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from extract.units.collect import _TRIALS, CPU_SIZES, GPU_SIZE, BatchSize
+from extract.units.collect import CPU_SIZES, GPU_SIZE, TRIALS, BatchSize
 
 CPU = torch.device("cpu")
 
@@ -11,10 +11,10 @@ CPU = torch.device("cpu")
 def tried(seconds_per_crop: dict[int, float]) -> BatchSize:
     """After a whole trial in which a crop took so long."""
     size = BatchSize(0, CPU)
-    for _ in range(_TRIALS * len(CPU_SIZES)):
+    for _ in range(TRIALS * len(CPU_SIZES)):
         assert size.chosen == 0
         crops = size.next()
-        size.took(crops, crops * seconds_per_crop[crops])
+        size.record(crops, crops * seconds_per_crop[crops])
     return size
 
 
@@ -33,21 +33,21 @@ def test_the_first_size_stays_unless_another_one_is_clearly_faster() -> None:
 
 def test_one_slow_batch_decides_nothing() -> None:
     size = BatchSize(0, CPU)
-    for turn in range(_TRIALS * len(CPU_SIZES)):
+    for turn in range(TRIALS * len(CPU_SIZES)):
         crops = size.next()
-        size.took(crops, crops * (50.0 if turn == 0 else 1.0 if crops == CPU_SIZES[0] else 2.0))
+        size.record(crops, crops * (50.0 if turn == 0 else 1.0 if crops == CPU_SIZES[0] else 2.0))
     assert size.chosen == CPU_SIZES[0]
 
 
 def test_a_batch_that_is_not_full_does_not_count() -> None:
     size = BatchSize(0, CPU)
     for _ in range(100):
-        size.took(3, 1.0)
+        size.record(3, 1.0)
     assert size.chosen == 0
 
 
 def test_a_size_that_is_asked_for_and_that_of_a_gpu_are_fixed() -> None:
     for size, expected in ((BatchSize(5, CPU), 5), (BatchSize(0, torch.device("cuda")), GPU_SIZE)):
         assert size.chosen == expected
-        size.took(expected, 1.0)
+        size.record(expected, 1.0)
         assert {size.next() for _ in range(4)} == {expected}

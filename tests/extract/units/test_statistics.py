@@ -1,16 +1,16 @@
-"""The summary names the stage that bounds a job."""
+"""The statistics name the stage that limits a job's speed."""
 
 import pytest
 
-from extract.job import bound
+from extract.units.statistics import STAGES, JobStatistics
 
 
-def seconds(**given: float) -> dict[str, float]:
-    return dict.fromkeys(("plan", "read", "decode", "crop", "wait", "forward", "write"), 0.0) | {"total": 10.0} | given
+def statistics(**seconds: float) -> JobStatistics:
+    return JobStatistics(seconds=dict.fromkeys(STAGES, 0.0) | {"total": 10.0} | seconds)
 
 
 @pytest.mark.parametrize(
-    ("given", "on_cpu", "expected"),
+    ("seconds", "on_cpu", "expected"),
     [
         ({"forward": 16.0, "decode": 3.0, "crop": 1.0}, True, "forward takes 80% of the threads' work"),
         ({"forward": 3.0, "decode": 12.0, "crop": 5.0}, True, "decode takes 60%"),
@@ -21,11 +21,13 @@ def seconds(**given: float) -> dict[str, float]:
         ({"forward": 2.0, "write": 7.0}, True, "writing takes 70% of the time"),
     ],
 )
-def test_the_largest_share_bounds(given: dict[str, float], on_cpu: bool, expected: str) -> None:
-    sentence = bound(seconds(**given), on_cpu)
+def test_the_stage_with_the_largest_share_is_the_bottleneck(
+    seconds: dict[str, float], on_cpu: bool, expected: str
+) -> None:
+    sentence = statistics(**seconds).bottleneck(on_cpu)
     assert expected in sentence
     assert "faster: " in sentence
 
 
-def test_nothing_forwarded_says_nothing() -> None:
-    assert bound(seconds(), True) == ""
+def test_a_job_that_forwarded_nothing_has_no_bottleneck() -> None:
+    assert statistics().bottleneck(True) == ""
