@@ -1,4 +1,4 @@
-"""JRDB-format annotation files as flat tables, and the spatial features of pairs.
+"""Reads JRDB-format annotations into flat tables, and computes the spatial features of pairs.
 
-Used by planning and by end-to-end training; no image pixels are read here.
+Used by extraction, end-to-end training and prediction; no image is decoded here.
 """

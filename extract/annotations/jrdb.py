@@ -1,4 +1,4 @@
-"""Reads a JRDB-format folder into flat tables (the format: README, "Your data").
+"""Reads the annotations of a JRDB-format folder into flat tables. (Format: README, "Your data".)
 
 DATA/images/image_stitched/<scene>/<frame>.jpg
 DATA/labels/labels_2d_activity_social_stitched/<scene>.json
@@ -31,34 +31,34 @@ _log = logging.getLogger("stage2")
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene's annotations, all frames; `tables.spatial` and `frame_size` are 0 until the images are read."""
+    """The annotations of one scene; `tables.spatial` and `tables.frame_size` are 0, as no image has been read."""
 
     name: str
-    tables: Tables  # of this scene alone
-    image_bytes: NDArray[np.int64]  # (F,) size of each frame's image file, -1 where there is none
-    skipped: tuple[Skipped, ...]
-    others: int  # annotated objects that are no pedestrians
+    tables: Tables  # of this scene only
+    image_bytes: NDArray[np.int64]  # (F,) size of each frame's image file; -1: no such file, -2: not a regular file
+    skipped: tuple[Skipped, ...]  # unusable annotations
+    other_objects: int  # annotated objects other than pedestrians
     unannotated: int  # images without annotations
 
 
 def scene_names(data_path: Path) -> list[str]:
-    """The annotated scenes of a JRDB-format folder, in alphabetical order.
+    """Returns the names of the annotated scenes, in alphabetical order.
 
     Raises:
-        DataError: there is no folder of annotations, it is empty, or a name in it is no UTF-8.
+        DataError: the folder of annotations is missing or empty, or contains a name that is not UTF-8.
     """
     folder = data_path / LABELS
     names = sorted(path.stem for path in folder.glob("[!.]*.json")) if folder.is_dir() else []
     for name in names:
-        if not _is_text(name):
-            raise DataError(f"{folder} holds {name!a}, a name that is not UTF-8; rename it")
+        if not _is_utf8(name):
+            raise DataError(f"{folder} contains {name!a}, a name that is not UTF-8; rename it")
     if not names:
-        raise DataError(f"{folder} holds no annotations (<scene>.json); check --data_path")
+        raise DataError(f"{folder} contains no annotations (<scene>.json); check --data_path")
     return names
 
 
 def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
-    """What identifies each scene's data: cheap, nothing is parsed or decoded. Raises DataError."""
+    """Returns digests that identify each scene's data, without parsing or decoding anything. Raises DataError."""
     return {
         name: SceneDigest(
             labels=hashlib.sha256(_read_bytes(data_path / LABELS / f"{name}.json")).hexdigest(),
@@ -69,56 +69,57 @@ def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
 
 
 def read_scene(data_path: Path, name: str) -> Scene:
-    """The annotations of scene `name`. Raises DataError where its file cannot be read as annotations."""
+    """Reads the annotations of scene `name`. Raises DataError if its file cannot be read as annotations."""
     path = data_path / LABELS / f"{name}.json"
     labels = load_labels(_read_bytes(path), path)
-    frames = [read_objects(name, frame_name(frame), labels[frame]) for frame in sorted(labels)]
+    frames = [read_objects(name, frame_name(key), labels[key]) for key in sorted(labels)]
     sizes = _image_sizes(data_path, name)
     return Scene(
         name=name,
-        tables=_tables(name, frames),
+        tables=_build_tables(name, frames),
         image_bytes=np.array([sizes.get(frame.frame, -1) for frame in frames], np.int64),
         skipped=tuple(chain.from_iterable(frame.skipped for frame in frames)),
-        others=sum(frame.others for frame in frames),
+        other_objects=sum(frame.other_objects for frame in frames),
         unannotated=len(set(sizes) - set(labels)),
     )
 
 
 def read_scenes(data_path: Path, names: tuple[str, ...] = ()) -> list[Scene]:
-    """All annotated scenes or the named ones, and a word on images that have no annotations. Raises DataError."""
+    """Reads the named scenes (default: all), and logs how many images have no annotations. Raises DataError."""
     known = set(scene_names(data_path))
-    absent = sorted(set(names) - known)
-    if absent:
-        raise DataError(f"{data_path} has no scene {absent[0]}; its scenes are {', '.join(sorted(known))}")
+    missing = sorted(set(names) - known)
+    if missing:
+        raise DataError(f"{data_path} has no scene {missing[0]}; its scenes are {', '.join(sorted(known))}")
     scenes = [read_scene(data_path, name) for name in sorted(names or known)]
     folder = data_path / IMAGES
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
     unannotated = sum(scene.unannotated for scene in scenes)
     if unknown:
-        _log.warning("%d scenes have images and no annotations, and are left out: %s", len(unknown), ", ".join(unknown))
+        _log.warning("%d scenes have images but no annotations and are ignored: %s", len(unknown), ", ".join(unknown))
     if unannotated:
-        _log.info("%d images of annotated scenes have no annotations, and are left out", unannotated)
+        _log.info("%d images of annotated scenes have no annotations and are ignored", unannotated)
     return scenes
 
 
 def frame_name(key: str) -> str:
-    """The frame that an annotation file calls `key`: `key` where that can name a file, else a stand-in.
+    """Returns the frame name for a key of an annotation file: the key itself if it can be a file name.
 
-    The stand-in holds a slash, so that it is never another frame's name and never leads to a file.
+    Otherwise returns a printable substitute that contains a slash, so it never equals another frame's name and never
+    refers to a file.
     """
-    if key not in {"", ".", ".."} and not {"/", "\0"} & set(key) and _is_text(key) and len(key.encode()) <= 255:
+    if key not in {"", ".", ".."} and not {"/", "\0"} & set(key) and _is_utf8(key) and len(key.encode()) <= 255:
         return key
     return f"{ascii(key)[1:61]}/{digest(key)[:16]}"
 
 
 def image_path(data_path: Path, scene: str, frame: str) -> Path:
-    """Where a frame's image lies. Raises FrameError (bad_frame_name) where its name cannot be a file's."""
+    """Returns the path of a frame's image. Raises FrameError (bad_frame_name) if the name cannot be a file name."""
     if "/" in frame:
-        raise FrameError("bad_frame_name", f"scene {scene} has a frame {frame}, which cannot name an image")
+        raise FrameError("bad_frame_name", f"scene {scene} has a frame {frame}, which cannot be the name of an image")
     return data_path / IMAGES / scene / frame
 
 
-def _is_text(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:  # a lone surrogate
@@ -128,7 +129,7 @@ def _is_text(name: str) -> bool:
 
 def _read_bytes(path: Path) -> bytes:
     if path.exists() and not path.is_file():  # a FIFO would block the job
-        raise DataError(f"{path} is no regular file; check --data_path")
+        raise DataError(f"{path} is not a regular file; check --data_path")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -136,7 +137,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _image_sizes(data_path: Path, scene: str) -> dict[str, int]:
-    """Image file name -> bytes. Only entries of image suffixes count; what they really are is found on reading."""
+    """Returns image file name -> size in bytes, -2 if it is not a regular file; images are recognised by suffix."""
     folder = data_path / IMAGES / scene
     if not folder.is_dir():
         return {}
@@ -145,13 +146,13 @@ def _image_sizes(data_path: Path, scene: str) -> dict[str, int]:
         return {entry.name: entry.stat(follow_symlinks=True).st_size if entry.is_file() else -2 for entry in images}
 
 
-def _tables(scene: str, frames: list[FrameObjects]) -> Tables:
+def _build_tables(scene: str, frames: list[FrameObjects]) -> Tables:
     counts = [len(frame.ids) for frame in frames]
-    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     # (frame, row in frame, row in frame, labels)
     pairs = [(i, *rows, frame.pairs[rows]) for i, frame in enumerate(frames) for rows in sorted(frame.pairs)]
     label_sets = sorted({labels for *_, labels in pairs})
-    number = {labels: index for index, labels in enumerate(label_sets)}
+    label_index = {labels: index for index, labels in enumerate(label_sets)}
     pair_frame = np.array([pair[0] for pair in pairs], np.int32)
     rows = np.array([pair[1:3] for pair in pairs], np.int64).reshape(-1, 2)
     return Tables(
@@ -160,12 +161,12 @@ def _tables(scene: str, frames: list[FrameObjects]) -> Tables:
         frame_name=np.array([frame.frame for frame in frames], np.str_),
         frame_index=np.arange(len(frames), dtype=np.int32),
         frame_size=np.zeros((len(frames), 2), np.int32),
-        frame_offset=first,
+        frame_offset=offset,
         box=np.array(list(chain.from_iterable(f.boxes for f in frames)), np.float64).reshape(-1, 4),
         person_id=np.array(list(chain.from_iterable(f.ids for f in frames)), np.int64),
-        pair=rows + first[pair_frame][:, None],
+        pair=rows + offset[pair_frame][:, None],
         pair_frame=pair_frame,
         spatial=np.zeros((len(pairs), 8), np.float32),
-        label=np.array([number[labels] for *_, labels in pairs], np.int32),
+        label=np.array([label_index[labels] for *_, labels in pairs], np.int32),
         label_sets=tuple(label_sets),
     )

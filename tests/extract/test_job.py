@@ -432,7 +432,7 @@ def test_a_full_memory_is_said_with_its_remedy(
         raise error
 
     monkeypatch.setattr(extract.units.stream, "frozen_forward", lambda *_: full)
-    with pytest.raises(DeviceError, match="full with batches of 4 crops; give a smaller --batch_size"):
+    with pytest.raises(DeviceError, match="out of memory with batches of 4 crops; use a smaller --batch_size"):
         extract_store(loaded, data, tmp_path / "a.store")
 
 
@@ -443,7 +443,7 @@ def test_an_image_that_the_memory_is_too_full_for_is_not_a_damaged_one(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5414400 bytes")
 
     monkeypatch.setattr(extract.images.read, "decode_jpeg", full)
-    with pytest.raises(DeviceError, match="the memory is full"):
+    with pytest.raises(DeviceError, match="out of memory"):
         extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
 
 

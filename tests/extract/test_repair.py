@@ -14,6 +14,7 @@ from configs.extraction_config import ExtractionConfig
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.job import extract_with
+from extract.units.plan import DEFAULT_UNIT_SIZE
 from store.format.manifest import read_manifest, write_manifest
 from store.pack import pack_store
 from store.reader import store_info
@@ -116,7 +117,7 @@ def test_a_manifest_is_not_made_anew_from_other_data_or_weights(path: Path, data
     assert store_files(path) == before
     for file in (path / "shards").iterdir():
         file.write_bytes(b"x")
-    with pytest.raises(IntegrityError, match="do not say what it was"):
+    with pytest.raises(IntegrityError, match="do not contain a common recipe"):
         repair_store(path, data)
     with pytest.raises(StoreError, match="no feature store"):
         repair_store(data, data)
@@ -167,7 +168,9 @@ def test_what_is_no_finished_folder_is_refused(path: Path, data: Path, tmp_path:
         repair_store(path, data)
 
 
-def test_the_command(path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, loaded: LoadedBackbone, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.store"
+    extract_store(loaded, data, path, unit_size=DEFAULT_UNIT_SIZE)
     DAMAGE["flipped"](shard_path(path, 0))
     arguments = ["store", "repair", str(path), "--data_path", str(data), "--device", "cpu", "--num_workers", "0"]
     with pytest.raises(SystemExit) as stop:

@@ -29,7 +29,7 @@ def files(root: Path) -> dict[str, bytes]:
 def test_it_is_jrdb_format_that_the_reader_takes_whole(drawn: Path) -> None:
     scenes = read_scenes(drawn)
     assert len(scenes) == 4
-    assert all(not scene.skipped and not scene.others and not scene.unannotated for scene in scenes)
+    assert all(not scene.skipped and not scene.other_objects and not scene.unannotated for scene in scenes)
     assert all((scene.image_bytes > 0).all() for scene in scenes)
     path = next((drawn / LABELS).iterdir())
     item = next(iter(json.loads(path.read_text())["labels"].values()))[0]

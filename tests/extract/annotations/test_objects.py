@@ -92,7 +92,7 @@ def test_names_of_no_person(name: Any, item: str) -> None:
 
 def test_other_objects_are_counted_and_are_no_people() -> None:
     found = read({**person(1), "label_id": "robot:1"}, person(2))
-    assert (found.others, found.ids, found.skipped) == (1, [2], [])
+    assert (found.other_objects, found.ids, found.skipped) == (1, [2], [])
 
 
 @pytest.mark.parametrize("item", [None, 3, "pedestrian:1", [], True])
@@ -213,5 +213,5 @@ def test_nothing_raises_and_everything_can_be_written(objects: Any) -> None:
     for labels in found.pairs.values():
         "".join(labels).encode()
     if isinstance(objects, list):
-        people = sum(item.kind == "person" for item in found.skipped) + len(found.ids) + found.others
+        people = sum(item.kind == "person" for item in found.skipped) + len(found.ids) + found.other_objects
         assert people == len(objects)

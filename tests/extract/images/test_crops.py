@@ -1,4 +1,4 @@
-"""Crops against Pillow, and on a panorama that has no edge."""
+"""Crops are compared with Pillow, including those across the seam of the panorama."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ SIDES = st.integers(1, 200 * 8).map(lambda value: value / 8)
 BOX = st.tuples(EIGHTHS, st.integers(-100 * 8, 160 * 8).map(lambda value: value / 8), SIDES, SIDES)
 
 
-def by_pillow(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArray[np.uint8]:
-    """The crop by np.roll, slicing and Pillow's resize."""
+def pillow_crop(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArray[np.uint8]:
+    """Cuts a crop with np.roll, slicing and Pillow's resize."""
     x, y, w, h = (round_half_up(value) for value in box)
     w, h = max(w, 1), max(h, 1)
-    grow_x, grow_y = round_half_up(w * PADDING), round_half_up(h * PADDING)
-    pixels = np.roll(frame.permute(1, 2, 0).numpy(), -(x - grow_x), axis=1)
-    region = pixels[max(y - grow_y, 0) : min(y + h + grow_y, H), : min(w + 2 * grow_x, W)]
+    pad_x, pad_y = round_half_up(w * PADDING), round_half_up(h * PADDING)
+    pixels = np.roll(frame.permute(1, 2, 0).numpy(), -(x - pad_x), axis=1)
+    region = pixels[max(y - pad_y, 0) : min(y + h + pad_y, H), : min(w + 2 * pad_x, W)]
     return np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -41,19 +41,19 @@ def by_pillow(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArray
         (0, 0, 1, 1),
         (150, 20, 30, 30),  # over the right edge
         (-12, 20, 30, 30),  # over the left edge
-        (-170, 20, 30, 30),  # a turn further left
-        (300, 20, 30, 30),  # a turn further right
+        (-170, 20, 30, 30),  # one turn further left
+        (300, 20, 30, 30),  # one turn further right
         (30, -20, 20, 40),  # over the top
         (30, 40, 20, 90),  # over the bottom
-        (5, -30, 130, 200),  # taller than the image; grown wider than the circle
+        (5, -30, 130, 200),  # taller than the image; wider than the panorama with padding
         (0, 0, 160, 60),
-        (39.5, 10.49, 20.5, 29.51),  # halves go up
+        (39.5, 10.49, 20.5, 29.51),  # rounded half up
     ],
 )
-def test_equal_to_pillow_within_one_level(frame: torch.Tensor, size: int, box: tuple[float, ...]) -> None:
+def test_crops_equal_pillows_within_one_level(frame: torch.Tensor, size: int, box: tuple[float, ...]) -> None:
     found = crop_people(frame, np.array([box]), size)
     assert found.dtype == torch.uint8
-    expected = by_pillow(frame, box, size).astype(int)
+    expected = pillow_crop(frame, box, size).astype(int)
     assert np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
 
 
@@ -67,12 +67,12 @@ def test_rolling_image_and_boxes_gives_identical_crops(boxes: list[tuple[float, 
 
 
 @given(st.lists(BOX, min_size=1, max_size=3))
-def test_near_to_pillow_for_any_box(boxes: list[tuple[float, ...]]) -> None:
-    """On noise a pixel in a few thousand is two levels off: torch's weights have 16 bits, Pillow's 22."""
+def test_crops_of_random_boxes_are_close_to_pillows(boxes: list[tuple[float, ...]]) -> None:
+    """On noise one pixel in a few thousand is two levels off: torch's weights have 16 bits, Pillow's 22."""
     box = np.array(boxes)
     box = box[~boxes_outside(box, W, H)]
     for crop, one in zip(crop_people(FRAME, box, 32), box.tolist(), strict=True):
-        difference = crop.permute(1, 2, 0).numpy().astype(int) - by_pillow(FRAME, one, 32)
+        difference = crop.permute(1, 2, 0).numpy().astype(int) - pillow_crop(FRAME, one, 32)
         assert np.abs(difference).max() <= 2
         assert (np.abs(difference) > 1).mean() < 0.003
 
@@ -82,7 +82,7 @@ POSITIVE = st.floats(1e-9, 1e6)
 
 
 @given(st.tuples(FLOATS, FLOATS, POSITIVE, POSITIVE) | st.tuples(EIGHTHS, EIGHTHS, POSITIVE, POSITIVE) | BOX)
-def test_any_box_is_boxes_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
+def test_each_box_is_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
     boxes = np.array([box])
     left, top, width, height = crop_regions(boxes, W, H)[0]
     if boxes_outside(boxes, W, H)[0]:
@@ -94,25 +94,25 @@ def test_any_box_is_boxes_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "unseen"),
+    ("box", "outside"),
     [
         ((10, 10, 20, 30), False),
         ((-15, 10, 20, 30), False),
         ((150, 10, 20, 30), False),
-        ((10, -36, 20, 30), True),  # above, the grown box too
-        ((10, -35, 20, 30), False),  # the grown box shows
+        ((10, -36, 20, 30), True),  # above, including its padding
+        ((10, -35, 20, 30), False),  # the padding is inside
         ((10, 65, 20, 30), False),
         ((10, 66, 20, 30), True),
-        ((10, 10, 161, 30), True),  # wider than the circle
+        ((10, 10, 161, 30), True),  # wider than the panorama
         ((-1000, 10, 20, 30), True),
         ((1000, 10, 20, 30), True),
     ],
 )
-def test_boxes_outside(box: tuple[float, ...], unseen: bool) -> None:
-    assert boxes_outside(np.array([box]), W, H).tolist() == [unseen]
+def test_boxes_outside(box: tuple[float, ...], outside: bool) -> None:
+    assert boxes_outside(np.array([box]), W, H).tolist() == [outside]
 
 
-def test_the_order_and_number_of_people_is_kept() -> None:
+def test_crops_have_the_order_and_number_of_the_boxes() -> None:
     boxes = np.array([[10.0, 10, 20, 30], [100, 5, 9, 20], [10, 10, 20, 30]])
     crops = crop_people(FRAME, boxes, 32)
     assert torch.equal(crops[0], crops[2])
@@ -120,7 +120,7 @@ def test_the_order_and_number_of_people_is_kept() -> None:
     assert crop_people(FRAME, np.empty((0, 4)), 32).shape == (0, 3, 32, 32)
 
 
-def test_the_frame_is_left_alone_and_its_memory_layout_does_not_matter() -> None:
+def test_the_frame_is_not_changed_and_its_memory_layout_does_not_matter() -> None:
     before = FRAME.clone()
     boxes = np.array([[150.0, 10, 20, 30]])
     interleaved = FRAME.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""A JPEG that ends early behind an end marker is damaged; one that honestly ends in grey is not."""
+"""A truncated JPEG with an end marker is damaged; a complete one that ends in grey is not."""
 
 import io
 from pathlib import Path
@@ -25,7 +25,7 @@ def picture() -> np.ndarray:
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"quality": 95}, {"optimize": True}])
-def test_data_that_ends_early_is_damage(share: float, options: dict[str, object]) -> None:
+def test_truncated_data_is_refused(share: float, options: dict[str, object]) -> None:
     data = jpeg(picture(), **options)
     decode_frame(data, Path("x"))
     start = data.index(b"\xff\xda") + 20
@@ -38,7 +38,7 @@ def test_data_that_ends_early_is_damage(share: float, options: dict[str, object]
 @pytest.mark.parametrize("rows", [1, 16, 40, 120, H])
 @pytest.mark.parametrize("columns", [8, 100, W])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_rows": 1}])
-def test_honest_grey_is_no_damage(rows: int, columns: int, options: dict[str, object]) -> None:
+def test_an_image_with_a_grey_corner_is_not_refused(rows: int, columns: int, options: dict[str, object]) -> None:
     pixels = picture()
     pixels[-rows:, -columns:] = 128
     found = decode_frame(jpeg(pixels, **options), Path("x"))

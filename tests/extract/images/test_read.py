@@ -1,4 +1,4 @@
-"""Every file is either decoded as Pillow decodes it or refused with a named reason."""
+"""Each file is either decoded like Pillow decodes it, or refused with a reason."""
 
 import io
 import os
@@ -19,11 +19,9 @@ from extract.images.read import (
     FrameError,
     decode_frame,
     frame_size,
-    load_frame,
     read_frame,
     read_image_bytes,
 )
-from store.files import sha256
 
 W, H = 96, 48
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 12, 3), dtype=np.uint8)).resize((W, H))
@@ -52,20 +50,19 @@ GOOD = {
     "png rgba": encoded(RGB.convert("RGBA"), "PNG"),
     "png grey alpha": encoded(RGB.convert("LA"), "PNG"),
     "png bits": encoded(RGB.convert("1"), "PNG"),
-    "png animated": encoded(RGB, "PNG", save_all=True, append_images=[RGB.rotate(180)]),  # its first picture
+    "png animated": encoded(RGB, "PNG", save_all=True, append_images=[RGB.rotate(180)]),  # the first picture counts
 }
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_decoded_as_by_pillow(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "frame.jpg"  # the suffix does not decide
+def test_images_are_decoded_as_by_pillow(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "frame.jpg"  # the suffix does not matter
     path.write_bytes(GOOD[name])
     found = read_frame(path, tmp_path)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))[..., :3]
     np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
-    assert frame_size(path, tmp_path) == (W, H)  # as stored: the boxes know of no rotation
-    assert load_frame(path, tmp_path).sha256 == sha256(GOOD[name])
+    assert frame_size(path, tmp_path) == (W, H)  # of the stored pixels, without EXIF rotation
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -100,7 +97,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_by_name(name: str) -> None:
+def test_unusable_images_are_refused_with_their_reason(name: str) -> None:
     data, reason = BAD[name]
     with pytest.raises(FrameError, match=r"frame\.jpg") as error:
         decode_frame(data, Path("frame.jpg"))
@@ -108,20 +105,20 @@ def test_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "progressive", "grey", "cmyk", "png", "png palette"])
-def test_a_truncated_file_is_never_turned_into_other_pixels(name: str) -> None:
+def test_a_truncated_file_never_gives_wrong_pixels(name: str) -> None:
     whole = decode_frame(GOOD[name], Path("x"))
     for size in range(0, len(GOOD[name]), 7):
         try:
             found = decode_frame(GOOD[name][:size], Path("x"))
         except FrameError as error:
             assert error.reason in {"image_empty", "image_format", "image_damaged"}
-        else:  # the last chunk of a PNG holds no pixels
+        else:  # the last chunk of a PNG contains no pixels
             assert name.startswith("png")
             assert (found == whole).all()
 
 
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
-def test_damage_gives_pixels_of_the_declared_size_or_a_reason(name: str, at: int, junk: bytes) -> None:
+def test_damaged_files_give_pixels_of_the_declared_size_or_a_reason(name: str, at: int, junk: bytes) -> None:
     data = bytearray(GOOD[name])
     at %= len(data)
     data[at : at + len(junk)] = junk
@@ -135,7 +132,7 @@ def test_damage_gives_pixels_of_the_declared_size_or_a_reason(name: str, at: int
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_refused(junk: bytes) -> None:
+def test_random_bytes_are_refused(junk: bytes) -> None:
     for data in (junk, b"\xff\xd8\xff" + junk, b"\x89PNG\r\n\x1a\n" + junk, GOOD["jpeg"][:30] + junk):
         with pytest.raises(FrameError):
             decode_frame(data, Path("x"))
@@ -180,12 +177,12 @@ def test_only_regular_files_under_the_root_are_read(tmp_path: Path) -> None:
     assert {name: refused(root / name, root) for name in reasons} == reasons
 
 
-def test_a_device_is_no_image() -> None:
+def test_a_device_is_not_an_image() -> None:
     assert refused(Path("/dev/zero"), Path("/dev")) == "image_not_a_file"
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.jpg"
     with path.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # a hole, no disk
+        file.truncate(MAX_BYTES + 1)  # a sparse file, which needs no disk space
     assert refused(path, tmp_path) == "image_too_large"
