@@ -128,7 +128,7 @@ def test_ranks_share_the_draws_of_the_joint_batch(monkeypatch: pytest.MonkeyPatc
     whole = draw_params(5, 7, 9)
     parts = []
     for part in np.array_split(np.arange(9), 2):
-        monkeypatch.setattr("classify.data.augment.share", lambda _, part=part: part)
+        monkeypatch.setattr("classify.data.augment.local_share", lambda _, part=part: part)
         parts.append(draw_params(5, 7, 9))
     assert {part.mirror for part in parts} == {whole.mirror}
     assert torch.equal(torch.cat([part.person for part in parts]), whole.person)
