@@ -1,4 +1,4 @@
-"""Random tables, features and images for tests."""
+"""Random tables, features, images and batches for tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from classify.data.batches import PairBatch
+from classify.data.crop_cache import PersonInputs
+from classify.data.crops import CropSource
+from classify.data.selection import select_split
 from classify.train.cached import train_cached
 from classify.train.run import Run
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -23,13 +27,13 @@ SPLIT = SceneSplit(train=("a", "b"), val=("c",), test=("d",))
 def make_tables(
     scenes: tuple[str, ...] = ("a", "b", "c", "d"), frames: int = 10, people: int = 6, pairs: int = 5, seed: int = 0
 ) -> Tables:
-    """Scenes of equally many frames, people and pairs, with random boxes, spatial features and labels."""
+    """Scenes with `frames` frames each, `people` people and `pairs` pairs per frame, and random values."""
     rng = np.random.default_rng(seed)
     count = len(scenes) * frames
     offset = np.arange(count + 1, dtype=np.int64) * people
-    places = [rng.choice(people * (people - 1) // 2, pairs, replace=False) for _ in range(count)]
+    chosen = [rng.choice(people * (people - 1) // 2, pairs, replace=False) for _ in range(count)]
     first, second = np.triu_indices(people, 1)
-    pair = np.concatenate([np.stack([first[p], second[p]], axis=1) + offset[f] for f, p in enumerate(places)])
+    pair = np.concatenate([np.stack([first[p], second[p]], axis=1) + offset[f] for f, p in enumerate(chosen)])
     total = count * people
     box = np.stack([rng.uniform(0, 300, total), rng.uniform(0, 40, total), *rng.uniform(8, 30, (2, total))], axis=1)
     return Tables(
@@ -52,17 +56,17 @@ def make_tables(
 def make_features(
     tables: Tables, dim: int = 16, signal: float = 3.0, seed: int = 0, views: int = 1, dtype: Any = np.float32
 ) -> Features:
-    """Noise in which both persons of a pair carry its label, `signal` deviations strong, so that it can be learned."""
+    """Standard normal features; both persons of a pair have `signal` added to the feature of the pair's label."""
     rng = np.random.default_rng(seed)
     visual = rng.standard_normal((len(tables.box), dim)).astype(np.float32)
-    for (one, other), label in zip(tables.pair, tables.label, strict=True):
-        visual[[one, other], label] += signal
+    for (a, b), label in zip(tables.pair, tables.label, strict=True):
+        visual[[a, b], label] += signal
     flipped = (visual + 0.01).astype(dtype) if views == 2 else None
     return Features(tables, visual.astype(dtype), flipped, f"fingerprint-{seed}")
 
 
 def small_config(folder: Path | str = "", **settings: Any) -> ResNetStage2Config:
-    """A configuration whose runs take a moment."""
+    """A configuration of a run that takes less than a second."""
     values: dict[str, Any] = {
         "split": SPLIT,
         "epochs": 3,
@@ -79,19 +83,19 @@ def small_config(folder: Path | str = "", **settings: Any) -> ResNetStage2Config
 
 
 def with_labels(tables: Tables, labels: np.ndarray[Any, Any], sets: tuple[tuple[str, ...], ...]) -> Tables:
-    """The tables with other labels."""
+    """The tables with the given labels and label sets."""
     return replace(tables, label=labels.astype(np.int32), label_sets=sets)
 
 
 def write_images(tables: Tables, folder: Path, seed: int = 0) -> list[Path]:
-    """A random JPEG for each frame; the paths in the order of the frame table."""
+    """Writes a random JPEG for each frame; returns the paths in the order of the frame table."""
     rng = np.random.default_rng(seed)
     paths = []
     for scene, name in zip(tables.frame_scene, tables.frame_name, strict=True):
         path = folder / tables.scenes[scene] / str(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        small = rng.integers(0, 256, (10, 40, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((320, 80), Image.Resampling.NEAREST).save(path, quality=95)
+        blocks = rng.integers(0, 256, (10, 40, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((320, 80), Image.Resampling.NEAREST).save(path, quality=95)
         paths.append(path)
     return paths
 
@@ -101,8 +105,26 @@ def train_head(features: Features, config: ResNetStage2Config, **options: Any) -
     return train_cached(features, [config], IDENTITY, **options)[0]
 
 
+def crop_batches(
+    tables: Tables, inputs: PersonInputs, seed: int | None = 3, split: str = "train", **settings: Any
+) -> list[PairBatch]:
+    """The batches of one epoch of a `CropSource`, shuffled by `seed` or in table order."""
+    config = small_config(**settings)
+    source = CropSource(tables, inputs, select_split(tables, config, split), config, device=torch.device("cpu"))
+    return list(source.epoch(None if seed is None else torch.Generator().manual_seed(seed)))
+
+
+def equal_batches(one: list[PairBatch], two: list[PairBatch]) -> bool:
+    """Whether two epochs have equal batches, memory layout included."""
+    return len(one) == len(two) and all(
+        torch.equal(getattr(a, name), getattr(b, name)) and getattr(a, name).stride() == getattr(b, name).stride()
+        for a, b in zip(one, two, strict=True)
+        for name in PairBatch.__slots__
+    )
+
+
 class TinyBackbone(nn.Module):
-    """A convolution, a BatchNorm and a mean: (P, 3, S, S) uint8 -> (P, 8) float32, frozen as Backbone is."""
+    """Convolution, BatchNorm and mean: (P, 3, S, S) uint8 -> (P, 8) float32; freezes like `Backbone`."""
 
     out_dim = 8
 

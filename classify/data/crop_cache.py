@@ -1,4 +1,4 @@
-"""What the backbone takes of a person, kept in memory: crops, or the maps that its frozen stages make of them."""
+"""Keeps backbone inputs in memory: crops, or the feature maps that the frozen stages compute from them."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.resnet import Backbone
 from store.tables import Tables
 
-Persons = NDArray[np.int64]
+PersonRows = NDArray[np.int64]  # (P,) rows of the person table
 GIB = 2**30
 _LOCKS = 64
 
@@ -24,62 +24,68 @@ _log = logging.getLogger("stage2")
 
 
 class PersonInputs(Protocol):
-    """What the backbone takes of persons."""
+    """The backbone inputs of persons; implemented by `FrameCrops`, `StoredCrops`, `FrozenMaps` and `CropCache`."""
 
-    def __call__(self, persons: Persons) -> Tensor:
+    def __call__(self, persons: PersonRows) -> Tensor:
         """Sorted person rows (P,) -> (P, 3, S, S) uint8 crops or (P, C, H, W) float32 maps, channels last."""
 
 
 class CropCache:
-    """A `PersonInputs` that asks another one once for the people of a frame, and keeps them where they fit.
+    """Computes the inputs of a frame's persons once and keeps them in memory, as far as they fit.
 
-    Whole frames are kept, the first of `persons` first, and those of a frame are always made together, so what they
-    are does not depend on which batch asks first. Several threads may ask; a frame is made by one of them.
+    Only whole frames are cached, in the order of `persons`. A frame's persons are always computed together, so their
+    values do not depend on which batch asks first. Thread-safe; each frame is computed by one thread.
     """
 
-    def __init__(self, make: PersonInputs, tables: Tables, persons: Persons, example: Tensor, budget: int) -> None:
-        """Args:
-        persons: (n,) who may be kept, without repetition, those of a frame together.
-        example: (1, C, H, W), of the shape and type that `make` gives.
-        budget: bytes.
+    def __init__(
+        self, compute: PersonInputs, tables: Tables, persons: PersonRows, example: Tensor, budget: int
+    ) -> None:
+        """Allocates the cache.
+
+        Args:
+            persons: (n,) the persons to cache, without repetition, those of a frame together.
+            example: (1, C, H, W), of the shape and dtype that `compute` returns.
+            budget: bytes.
         """
-        self._make = make
+        self._compute = compute
         self._offset = tables.frame_offset
         frames = self._frames(persons)
-        self.size = _whole_frames(frames, budget // _bytes(example))
+        self.size = _whole_frames(frames, budget // _num_bytes(example))  # persons
         self._persons = persons[: self.size]
-        self._slot = np.full(len(tables.box), -1, np.int64)
+        self._slot = np.full(len(tables.box), -1, np.int64)  # of each person row; -1: not cached
         self._slot[self._persons] = np.arange(self.size)
         _, channels, height, width = example.shape
-        self._block = torch.empty((self.size, height, width, channels), dtype=example.dtype)  # pages come when written
-        self._full = np.zeros(len(tables.frame_name), bool)
-        self._start = np.zeros(len(tables.frame_name), np.int64)  # slot of a kept frame's first person
+        self._inputs = torch.empty((self.size, height, width, channels), dtype=example.dtype)
+        self._filled = np.zeros(len(tables.frame_name), bool)
+        self._start = np.zeros(len(tables.frame_name), np.int64)  # slot of a cached frame's first person
         self._count = np.bincount(frames[: self.size], minlength=len(tables.frame_name))
-        self._start[frames[: self.size][::-1]] = np.arange(self.size)[::-1]  # of several, the last written: the first
+        self._start[frames[: self.size][::-1]] = np.arange(self.size)[
+            ::-1
+        ]  # reversed: the last write is the first slot
         self._locks = [Lock() for _ in range(_LOCKS)]
 
-    def __call__(self, persons: Persons) -> Tensor:
+    def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`."""
         slots = self._slot[persons]
-        here = slots >= 0
-        for frame in np.unique(self._frames(persons[here])).tolist():
+        cached = slots >= 0
+        for frame in np.unique(self._frames(persons[cached])).tolist():
             self._fill(frame)
-        found = self._block[torch.from_numpy(slots[here])]  # (P, H, W, C)
-        if here.all():
-            return found.permute(0, 3, 1, 2)
-        rows = torch.empty((len(persons), *self._block.shape[1:]), dtype=self._block.dtype)
-        rows[torch.from_numpy(here)] = found
-        rows[torch.from_numpy(~here)] = self._make(persons[~here]).permute(0, 2, 3, 1)
-        return rows.permute(0, 3, 1, 2)
+        hits = self._inputs[torch.from_numpy(slots[cached])]  # (hits, H, W, C)
+        if cached.all():
+            return hits.permute(0, 3, 1, 2)
+        inputs = torch.empty((len(persons), *self._inputs.shape[1:]), dtype=self._inputs.dtype)
+        inputs[torch.from_numpy(cached)] = hits
+        inputs[torch.from_numpy(~cached)] = self._compute(persons[~cached]).permute(0, 2, 3, 1)
+        return inputs.permute(0, 3, 1, 2)
 
     def _fill(self, frame: int) -> None:
         with self._locks[frame % _LOCKS]:
-            if not self._full[frame]:
+            if not self._filled[frame]:
                 slots = slice(self._start[frame], self._start[frame] + self._count[frame])
-                self._block[slots] = self._make(self._persons[slots]).permute(0, 2, 3, 1)
-                self._full[frame] = True
+                self._inputs[slots] = self._compute(self._persons[slots]).permute(0, 2, 3, 1)
+                self._filled[frame] = True
 
-    def _frames(self, persons: Persons) -> Persons:
+    def _frames(self, persons: PersonRows) -> PersonRows:
         """(P,) the frame row of each person."""
         return np.searchsorted(self._offset, persons, side="right") - 1
 
@@ -87,52 +93,50 @@ class CropCache:
 def build_crop_cache(
     crops: PersonInputs, tables: Tables, splits: Mapping[str, Split], backbone: Backbone, config: ResNetStage2Config
 ) -> CropCache:
-    """The people of all splits' pairs, as many as `crop_cache` holds, those of the first split first; logs how many.
+    """The cache for the persons of all splits' pairs, up to `crop_cache` GiB, the first split's first; logs its size.
 
-    Where the first stages stay as they are and crops are not augmented, what these stages make of a crop is kept in
-    its place, provided that all people fit so: to make maps again costs less than to read crops again.
+    If the first stages are frozen and crops are not augmented, the cache holds the feature maps of these stages,
+    provided that all persons fit: computing maps again costs more than reading crops again.
 
     Args:
-        backbone: on its device; only asked where the configuration freezes stages.
+        backbone: on its device; only used if the configuration freezes stages.
     """
     persons = np.concatenate([split_persons(tables, split) for split in splits.values()])
     budget = int(config.crop_cache * GIB)
+    inputs, kind = crops, "crops"
     example = torch.zeros((1, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
     if config.freeze_blocks and not config.augment:
         maps = FrozenMaps(crops, backbone)
-        maps_example = maps.of(example)
-        if len(persons) * _bytes(maps_example) <= budget:
-            return _logged(CropCache(maps, tables, persons, maps_example, budget), len(persons), "frozen maps")
-    return _logged(CropCache(crops, tables, persons, example, budget), len(persons), "crops")
+        map_example = maps.forward(example)
+        if len(persons) * _num_bytes(map_example) <= budget:
+            inputs, kind, example = maps, "frozen feature maps", map_example
+    cache = CropCache(inputs, tables, persons, example, budget)
+    _log.info("Cached in memory: %s of %s of %s people in pairs", kind, f"{cache.size:,}", f"{len(persons):,}")
+    return cache
 
 
 class FrozenMaps:
-    """A `PersonInputs`: what the stages of a backbone that stay as they are make of crops."""
+    """The feature maps that a backbone's frozen stages compute from crops; a `PersonInputs`."""
 
     def __init__(self, crops: PersonInputs, backbone: Backbone) -> None:
         self._crops = crops
         self._backbone = backbone
 
-    def __call__(self, persons: Persons) -> Tensor:
+    def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`."""
-        return self.of(self._crops(persons))
+        return self.forward(self._crops(persons))
 
-    def of(self, crops: Tensor) -> Tensor:
+    def forward(self, crops: Tensor) -> Tensor:
         """(P, 3, S, S) uint8 -> (P, C, H, W) float32 on the CPU."""
         return self._backbone.forward_frozen_stages(crops.to(self._backbone.mean.device)).cpu()
 
 
-def _logged(cache: CropCache, people: int, what: str) -> CropCache:
-    _log.info("Kept in memory: %s of %s of %s people in pairs", what, f"{cache.size:,}", f"{people:,}")
-    return cache
-
-
-def _whole_frames(frames: Persons, most: int) -> int:
-    """How many of the persons in `frames` (n,), a frame's together, may be kept if none of its frame is left out."""
-    if most >= len(frames):
+def _whole_frames(frames: PersonRows, limit: int) -> int:
+    """The largest number of leading persons, at most `limit`, that splits no frame; `frames` (n,) are their frames."""
+    if limit >= len(frames):
         return len(frames)
-    return int(np.flatnonzero(frames == frames[most])[0])
+    return int(np.flatnonzero(frames == frames[limit])[0])
 
 
-def _bytes(example: Tensor) -> int:
+def _num_bytes(example: Tensor) -> int:
     return example.numel() * example.element_size()

@@ -1,6 +1,6 @@
-"""The source of end-to-end batches: crops of the persons of a batch, read ahead of the model."""
+"""End-to-end batches: the crops of each batch's persons, read ahead of the model by a pool of threads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classify.data.augment import augment, draw_params
-from classify.data.batches import PairBatch, draw_order, sampling_weights, sorted_pairs
-from classify.data.crop_cache import PersonInputs, Persons
+from classify.data.batches import PairBatch, SplitSamples
+from classify.data.crop_cache import PersonInputs, PersonRows
 from classify.data.selection import Split
 from classify.distributed import local_share
 from configs.errors import MismatchError
@@ -24,36 +24,31 @@ from store.tables import Tables
 
 
 class CropSource:
-    """Batches of crops: each person of a batch stands once, however many of its pairs it is in.
+    """Batches of crops in which each person appears once, even if several pairs share the person.
 
-    A pool of `num_workers` threads (decoding and cropping release the GIL) reads at most that many batches ahead;
-    with 0 workers the batch is read when it is asked for. The order does not depend on the workers. Where the
-    configuration says so, training batches are augmented on the device, by numbers that the epoch's generator and
-    the batch's place in the epoch settle.
+    A pool of `num_workers` threads (decoding and cropping release the GIL) reads up to that many batches ahead; with
+    0 workers each batch is read when it is needed. The order does not depend on the workers. If the configuration
+    enables augmentation, training batches are augmented on the device; the parameters depend only on the epoch's
+    generator and the batch's index.
     """
 
     def __init__(
         self,
         tables: Tables,
-        persons: PersonInputs,
+        inputs: PersonInputs,
         split: Split,
         config: ResNetStage2Config,
         *,
         device: torch.device,
         balanced: bool = False,
-    ):
-        self._persons = persons
-        self._pairs = sorted_pairs(tables, split)  # (m, 2)
-        self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32))  # (m, 8)
-        self._label = torch.from_numpy(split.labels.copy())  # (m,)
-        self._weights = sampling_weights(split) if balanced else None
-        self._groups = connected_groups(self._pairs)
-        self._batch_size = config.batch_size
+    ) -> None:
+        self._inputs = inputs
+        self._split = SplitSamples.of_split(tables, split, config.batch_size, balanced, torch.device("cpu"))
+        self._groups = connected_groups(self._split.pairs)
         self._augment = config.augment
         self._device = device
         self._workers = config.num_workers
-        self.samples = len(split.labels)
-        self.batches = -(-self.samples // config.batch_size)
+        self.samples, self.batches = len(self._split), self._split.batches
 
     def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
         """One pass; see `classify.data.batches.Source`.
@@ -64,100 +59,111 @@ class CropSource:
         order = torch.arange(self.samples)
         seed = None
         if generator is not None:
-            order = self._draw(generator)
+            order = self._draw_order(generator)
             seed = int(torch.randint(2**62, (), generator=generator)) if self._augment else None
-        parts = torch.split(order, self._batch_size)
         with single_threaded_pool(max(1, self._workers)) as pool:
             readers = pool if self._workers else None
-            for index, batch in enumerate(read_ahead(self._read, parts, readers, self._workers + 1)):
-                here = _on_device(batch, self._device)
-                yield here if seed is None else _augmented(here, seed, index)
+            batches = torch.split(order, self._split.batch_size)
+            for index, batch in enumerate(read_ahead(self._read, batches, readers, self._workers + 1)):
+                on_device = _to_device(batch, self._device)
+                yield on_device if seed is None else _augment_batch(on_device, seed, index)
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
-        """(m,) the samples of a training epoch; where classes are not balanced, those that share a person together."""
-        if self._weights is None:
+    def _draw_order(self, generator: torch.Generator) -> Tensor:
+        """(m,) the samples of a training epoch. Unless balanced, pairs that share persons are batched together."""
+        if self._split.weights is None:
             return shuffle_groups(self._groups, generator)
-        return draw_order(self.samples, self._weights, generator)
+        return self._split.draw_order(generator)
 
-    def _read(self, part: Tensor) -> PairBatch:
-        """The batch of the samples `part` (B,), on the CPU."""
-        persons, places = np.unique(self._pairs[part.numpy()], return_inverse=True)
-        rows = torch.from_numpy(places.reshape(-1, 2).T.copy())  # (2, B)
-        return PairBatch(self._persons(local_share(persons)), rows[0], rows[1], self._spatial[part], self._label[part])
+    def _read(self, samples: Tensor) -> PairBatch:
+        """The batch of the samples (B,), on the CPU."""
+        persons, rows = np.unique(self._split.pairs[samples.numpy()], return_inverse=True)
+        a, b = torch.from_numpy(rows.reshape(-1, 2).T.copy())  # (2, B)
+        return PairBatch(
+            self._inputs(local_share(persons)), a, b, self._split.spatial[samples], self._split.label[samples]
+        )
 
 
 class FrameCrops:
-    """A `PersonInputs`: crops cut from the images, each frame that is asked for decoded once a call."""
+    """Crops cut from the images; each call decodes each of its frames once. A `PersonInputs`."""
 
-    def __init__(self, tables: Tables, image_paths: Sequence[Path], crop_size: int) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        image_paths: Sequence[Path],
+        crop_size: int,
+        read: Callable[[Path], Tensor] = read_frame,
+    ) -> None:
         """Args:
         image_paths: (F,) the image of each frame.
+        read: decodes an image to (3, H, W) uint8.
         """
         self._tables = tables
         self._paths = image_paths
         self._size = crop_size
+        self._read = read
 
-    def __call__(self, persons: Persons) -> Tensor:
+    def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`. Raises FrameError."""
         frames = np.searchsorted(self._tables.frame_offset, persons, side="right") - 1
         crops = [
-            crop_people(read_frame(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
+            crop_people(self._read(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
             for frame in np.unique(frames)
         ]
-        if not crops:  # a rank without a share
+        if not crops:  # in distributed training a rank's share of a small batch can be empty
             crops = [torch.empty((0, 3, self._size, self._size), dtype=torch.uint8)]
         return torch.cat(crops)
 
 
 class StoredCrops:
-    """A `PersonInputs`: crops as an extraction stored them."""
+    """Crops from a store of crops. A `PersonInputs`."""
 
     def __init__(self, reader: Crops, crop_size: int) -> None:
-        """Raises MismatchError where the store's crops are not of `crop_size`."""
+        """Raises MismatchError if the store's crops are not of `crop_size`."""
         if reader.crop_size != crop_size:
             raise MismatchError(
-                f"the store has crops of crop_size {reader.crop_size}, wanted are {crop_size}; give --crop_size "
+                f"the store has crops of crop_size {reader.crop_size}, not {crop_size}; give --crop_size "
                 f"{reader.crop_size}, or leave out --store"
             )
         self._reader = reader
 
-    def __call__(self, persons: Persons) -> Tensor:
+    def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`. Raises IntegrityError."""
         size = self._reader.crop_size
         crops = torch.from_numpy(self._reader.rows(persons)).view(-1, 3, size, size)
         return crops.contiguous(memory_format=torch.channels_last)
 
 
-def _augmented(batch: PairBatch, seed: int, index: int) -> PairBatch:
-    """The batch with other crops. What its pairs are, their eight features and their labels, stays as it is."""
+def _augment_batch(batch: PairBatch, seed: int, index: int) -> PairBatch:
+    """Augments the crops only: pairs, spatial features and labels are unchanged."""
     return replace(batch, persons=augment(batch.persons, draw_params(seed, index, batch.num_persons)))
 
 
-def _on_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    return PairBatch(*(part.to(device) for part in (batch.persons, batch.a, batch.b, batch.spatial, batch.label)))
+def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    tensors = (batch.persons, batch.a, batch.b, batch.spatial, batch.label)
+    return PairBatch(*(tensor.to(device) for tensor in tensors))
 
 
 def connected_groups(pairs: NDArray[np.int64]) -> Tensor:
-    """(m,) int64 the group, from 0, of each of the pairs (m, 2): two that a chain of shared persons links have one."""
+    """(m,) int64 the connected component, from 0, of each of `pairs` (m, 2); sharing a person connects two pairs."""
     _, rows = np.unique(pairs, return_inverse=True)
     rows = rows.reshape(pairs.shape)
-    group = np.arange(rows.max() + 1)  # of each person: the first person that is known to be linked
+    group = np.arange(rows.max() + 1)  # of each person: the smallest person known to be connected
     while True:
-        first = group[rows].min(axis=1)
-        linked = group.copy()
+        smallest = group[rows].min(axis=1)
+        merged = group.copy()
         for side in rows.T:
-            np.minimum.at(linked, side, first)
-        if np.array_equal(linked, group):
+            np.minimum.at(merged, side, smallest)
+        if np.array_equal(merged, group):
             break
-        group = linked
+        group = merged
     return torch.from_numpy(np.unique(group[rows[:, 0]], return_inverse=True)[1].reshape(-1))
 
 
 def shuffle_groups(groups: Tensor, generator: torch.Generator) -> Tensor:
-    """(m,) int64, a permutation of the samples with those of each group together, in random order too.
+    """(m,) int64, a random permutation of the samples that keeps each group together, in random order inside it.
 
-    The groups of a batch come from many frames: as mixed as can be while hardly a person is forwarded twice.
+    The groups of a batch come from many frames, so batches are well mixed, and few persons are forwarded twice.
     """
-    place = torch.randperm(int(groups.max()) + 1, generator=generator)
-    within = torch.randperm(len(groups), generator=generator)
-    return torch.argsort(place[groups] * len(groups) + within)
+    group_rank = torch.randperm(int(groups.max()) + 1, generator=generator)
+    sample_rank = torch.randperm(len(groups), generator=generator)
+    return torch.argsort(group_rank[groups] * len(groups) + sample_rank)

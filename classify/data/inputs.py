@@ -1,4 +1,4 @@
-"""Finds the data of a `train` command: a finished store (extracted if missing), or crops and their tables."""
+"""Opens the data of a `train` command: a store of features (extracted if missing), or crops and their tables."""
 
 import logging
 from dataclasses import replace
@@ -16,67 +16,37 @@ from extract.dataset import read_dataset
 from extract.job import extract_with
 from extract.recipe import feature_recipe
 from store.crops import open_crops
-from store.format.manifest import Manifest, Selection, is_store, read_complete_manifest, read_manifest
+from store.format.manifest import Selection, is_store, read_complete_manifest, read_manifest
 from store.format.recipe import CROPS, check_recipe
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
 
 
-def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonInputs]:
-    """Tables, and the crops of their people: those in the store where one is given, else cut from the images."""
-    if options.store:
-        stored = open_crops(Path(options.store))
-        _check_data(Path(options.store), config)
-        return stored.tables, StoredCrops(stored, config.crop_size)
-    selection = Selection(config.frame_interval, "paired")
-    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
-    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
-
-
-def _check_data(store: Path, config: ResNetStage2Config) -> None:
-    """Whether the crops are all that the run needs, and of its data where that is on this machine.
-
-    Raises:
-        MismatchError: they are of fewer frames, or of other data.
-    """
-    manifest, data = read_complete_manifest(store), Path(config.data_path)
-    if not manifest.selection.serves(Selection(config.frame_interval, "paired")):
-        raise MismatchError(
-            f"{store} has every {manifest.selection.frame_interval}. frame, wanted is every {config.frame_interval}.; "
-            f"give a --frame_interval that it holds, or leave out --store"
-        )
-    if not all((data / part).exists() for part in (LABELS, IMAGES)):
-        _log.info("No data under %s: the store is taken with the data that it was made from.", data)
-        return
-    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data)))
-    if differences:
-        raise MismatchError(
-            f"{store} was made from other data: {'; '.join(differences)}; run the same `stage2 extract` with --crops "
-            f"and --update, or leave out --store"
-        )
-
-
 def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> tuple[Path, float]:
-    """The finished store that the run is to train on, and the seconds that its extraction took now.
+    """The finished store to train on, and the seconds that its extraction took in this call.
 
-    A store that is handed over is checked against the data; where the data is not on this machine, against the
-    recipe alone, which is said.
+    A store given with --store is checked against the data; if the data is not on this machine, only its recipe is
+    checked, and a log line says so.
 
     Raises:
-        MismatchError: the store that was handed over is of another recipe or other data.
+        MismatchError: the given store has a different recipe or was extracted from different data.
     """
     if options.store and not (Path(config.data_path) / LABELS).exists():
-        _check_recipe(Path(options.store), config, loaded)
-        _log.info("No data under %s: the store is taken with the data that it was made from.", config.data_path)
+        _check_store_recipe(Path(options.store), config, loaded)
+        _log_unchecked(config.data_path)
         return Path(options.store), 0.0
-    summary = extract_with(extraction_config(config, options), loaded)
+    summary = extract_with(required_extraction(config, options), loaded)
     return summary.store, summary.statistics.seconds["total"]
 
 
-def extraction_config(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
-    """The extraction that a frozen run needs. A store of another storage type or of two views is used as it is."""
-    wanted = ExtractionConfig(
+def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
+    """The extraction for training with a frozen backbone.
+
+    An existing store may have any dtype, precision and number of views, and all persons or only those in pairs:
+    training works with each of them.
+    """
+    extraction = ExtractionConfig(
         data_path=config.data_path,
         store=options.store,
         backbone=config.backbone_name,
@@ -87,22 +57,55 @@ def extraction_config(config: ResNetStage2Config, options: TrainOptions) -> Extr
         device=config.device,
         max_skipped=options.max_skipped,
     )
-    if options.store and is_store(Path(options.store)):
-        return _as_stored(wanted, read_manifest(Path(options.store)))
-    return wanted
-
-
-def _as_stored(wanted: ExtractionConfig, manifest: Manifest) -> ExtractionConfig:
-    """Storage type, precision, views and persons are what the store has: training takes them as they are."""
-    recipe, selection = manifest.recipe, manifest.selection
+    if not options.store or not is_store(Path(options.store)):
+        return extraction
+    manifest = read_manifest(Path(options.store))
+    recipe = manifest.recipe
     if recipe.backbone == CROPS:
-        raise MismatchError(f"{wanted.store} holds crops and no features; give the store that it lies in")
-    return replace(
-        wanted, dtype=recipe.dtype, precision=recipe.precision, views=recipe.views, persons=selection.persons
-    )
+        raise MismatchError(f"{options.store} has crops but no features; give the feature store that contains it")
+    persons = manifest.selection.persons
+    return replace(extraction, dtype=recipe.dtype, precision=recipe.precision, views=recipe.views, persons=persons)
 
 
-def _check_recipe(path: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
-    stored = read_complete_manifest(path).recipe
+def _check_store_recipe(store: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
+    stored = read_complete_manifest(store).recipe
     wanted = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
-    check_recipe(path, stored, wanted, "leave out --store to extract again")
+    check_recipe(store, stored, wanted, "leave out --store to extract again")
+
+
+def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonInputs]:
+    """The tables, and their persons' crops: from the store if --store is given, else cut from the images."""
+    if options.store:
+        stored = open_crops(Path(options.store))
+        _check_store_data(Path(options.store), config)
+        return stored.tables, StoredCrops(stored, config.crop_size)
+    selection = Selection(config.frame_interval, "paired")
+    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
+    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
+
+
+def _check_store_data(store: Path, config: ResNetStage2Config) -> None:
+    """Checks that a store of crops has all frames of the run, and was extracted from its data if that is present.
+
+    Raises:
+        MismatchError: the store has fewer frames, or was extracted from different data.
+    """
+    manifest, data = read_complete_manifest(store), Path(config.data_path)
+    if not manifest.selection.serves(Selection(config.frame_interval, "paired")):
+        raise MismatchError(
+            f"{store} has frame_interval {manifest.selection.frame_interval}, which lacks frames of frame_interval "
+            f"{config.frame_interval}; give a --frame_interval that the store covers, or leave out --store"
+        )
+    if not all((data / part).exists() for part in (LABELS, IMAGES)):
+        _log_unchecked(config.data_path)
+        return
+    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data)))
+    if differences:
+        raise MismatchError(
+            f"{store} was extracted from different data: {'; '.join(differences)}; run the same `stage2 extract` with "
+            f"--crops and --update, or leave out --store"
+        )
+
+
+def _log_unchecked(data_path: str) -> None:
+    _log.info("No data under %s: the store is used without checking that it matches the data.", data_path)

@@ -1,4 +1,4 @@
-"""Which pairs train, validate and test: classes, scene split and frame interval, decided when training reads them."""
+"""Selects the pairs of each split by classes, scene split and frame interval; stores do not depend on these."""
 
 import logging
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SPLIT_NAMES, SceneSplit
 from store.tables import Tables
 
-log = logging.getLogger("stage2")
+_log = logging.getLogger("stage2")
 
 
 @dataclass(frozen=True)
 class Split:
-    """The m samples of one part of the split, in the order of the tables."""
+    """The m samples of a split, in the order of the tables."""
 
     name: str  # "train", "val" or "test"
     pairs: NDArray[np.int64]  # (m,) rows of Tables.pair
@@ -27,11 +27,11 @@ class Split:
         """(C,) samples of each class."""
         return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
 
-    def sample(self, most: int, seed: int) -> "Split":
-        """At most `most` of the samples, drawn without replacement by `seed` and kept in order."""
-        if len(self.pairs) <= most:
+    def sample(self, limit: int, seed: int) -> "Split":
+        """At most `limit` random samples, without replacement, in table order."""
+        if len(self.pairs) <= limit:
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(len(self.pairs), most, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(len(self.pairs), limit, replace=False))
         return Split(self.name, self.pairs[rows], self.labels[rows])
 
 
@@ -39,53 +39,53 @@ def select_splits(tables: Tables, config: ResNetStage2Config) -> dict[str, Split
     """The samples of "train", "val" and "test".
 
     Raises:
-        SplitError: a part has no scene in the data, or no pair of a configured class.
+        SplitError: a split has no scene in the data, or no pair of a configured class.
     """
     return {name: select_split(tables, config, name) for name in SPLIT_NAMES}
 
 
 def log_selection(tables: Tables, config: ResNetStage2Config, splits: dict[str, Split]) -> None:
-    """Counts and logs what was left out, a sentence for each reason, and the classes that a split lacks."""
+    """Logs the excluded scenes and pairs, one line per reason, and the classes missing from a split."""
     _log_scenes(tables, config.split)
     _log_labels(tables, config)
     for split in splits.values():
-        _log_absent(split, config.classes)
+        _log_missing_classes(split, config.classes)
 
 
 def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split:
-    """The samples of one part of the split: its scenes, every n-th frame, pairs whose labels make a class.
+    """The samples of one split: the pairs in every n-th frame of its scenes whose labels belong to a class.
 
     Raises:
-        SplitError: the part has no scene in the data, or no such pair.
+        SplitError: the split has no scene in the data, or no such pair.
     """
     wanted = config.split.scenes(name)
     if not set(wanted) & set(tables.scenes):
         raise SplitError(
-            f"no scene of the {name} split is in the data ({_some(wanted)}); the data holds {_some(tables.scenes)}: "
-            f"name some of them as {name} under [split]"
+            f"no scene of the {name} split is in the data ({_list_some(wanted)}); the scenes in the data are "
+            f"{_list_some(tables.scenes)}: list some of them as {name} under [split]"
         )
     in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(wanted, dtype=np.str_))
     labels = _pair_classes(tables, config.classes)
-    keep = in_scene[tables.frame_scene[tables.pair_frame]] & _on_interval(tables, config) & (labels >= 0)
-    rows = np.flatnonzero(keep).astype(np.int64)
+    selected = in_scene[tables.frame_scene[tables.pair_frame]] & _on_interval(tables, config) & (labels >= 0)
+    rows = np.flatnonzero(selected).astype(np.int64)
     if not len(rows):
         raise SplitError(
             f"the {name} split has no pair of a configured class at frame interval {config.frame_interval}; "
-            f"lower --frame_interval, or name other scenes under [split] or other labels under [classes]"
+            f"lower --frame_interval, or list other scenes under [split] or other labels under [classes]"
         )
     return Split(name, rows, labels[rows])
 
 
 def _pair_classes(tables: Tables, classes: tuple[PairClass, ...]) -> NDArray[np.int64]:
-    """(M,) class index of each pair, -1 where its labels make none."""
+    """(M,) class index of each pair, -1 if its labels belong to no class."""
     by_set = np.array([class_of(labels, classes) for labels in tables.label_sets], dtype=np.int64)
     return by_set[tables.label] if len(by_set) else np.full(len(tables.label), -1, dtype=np.int64)
 
 
 def _on_interval(tables: Tables, config: ResNetStage2Config) -> NDArray[np.bool_]:
-    """(M,) whether the pair's frame is kept: every n-th annotated frame of its scene, from the first."""
-    kept: NDArray[np.bool_] = tables.frame_index[tables.pair_frame] % config.frame_interval == 0
-    return kept
+    """(M,) whether the pair is in every n-th annotated frame of its scene, counted from the first."""
+    selected: NDArray[np.bool_] = tables.frame_index[tables.pair_frame] % config.frame_interval == 0
+    return selected
 
 
 def _log_scenes(tables: Tables, split: SceneSplit) -> None:
@@ -93,41 +93,41 @@ def _log_scenes(tables: Tables, split: SceneSplit) -> None:
     pairs = np.bincount(tables.frame_scene[tables.pair_frame], minlength=len(tables.scenes))
     unlisted = [scene for scene in tables.scenes if scene not in listed]
     if unlisted:
-        lost = sum(int(pairs[index]) for index, scene in enumerate(tables.scenes) if scene not in listed)
-        log.info("Scenes in no split: %s; their %s pairs are left out.", _some(unlisted), f"{lost:,}")
+        excluded = sum(int(pairs[index]) for index, scene in enumerate(tables.scenes) if scene not in listed)
+        _log.info("Scenes in no split: %s; their %s pairs are excluded.", _list_some(unlisted), f"{excluded:,}")
     missing = sorted(listed - set(tables.scenes))
     if missing:
-        log.info("Scenes of the split that the data does not hold: %s.", _some(missing))
-    silent = [scene for index, scene in enumerate(tables.scenes) if scene in listed and not pairs[index]]
-    if silent:
-        log.info("Scenes without a labelled pair: %s.", _some(silent))
+        _log.info("Scenes of the split that are not in the data: %s.", _list_some(missing))
+    unlabelled = [scene for index, scene in enumerate(tables.scenes) if scene in listed and not pairs[index]]
+    if unlabelled:
+        _log.info("Scenes without a labelled pair: %s.", _list_some(unlabelled))
 
 
 def _log_labels(tables: Tables, config: ResNetStage2Config) -> None:
-    kept = tables.label[_on_interval(tables, config)]
-    counts = np.bincount(kept, minlength=len(tables.label_sets))
-    hits = np.array([_matches(labels, config.classes) for labels in tables.label_sets], dtype=np.int64)
-    none, several = int(counts[hits == 0].sum()), int(counts[hits > 1].sum())
-    if none:
-        worst = int(np.argmax(np.where(hits == 0, counts, 0)))
-        example = " + ".join(tables.label_sets[worst]) or "no label"
-        log.info("Pairs whose labels make no class: %s (mostly %r); they are left out.", f"{none:,}", example)
-    if several:
-        log.info("Pairs that match several classes: %s; the class listed first counts.", f"{several:,}")
+    labels = tables.label[_on_interval(tables, config)]
+    counts = np.bincount(labels, minlength=len(tables.label_sets))
+    matches = np.array([_count_matches(labels, config.classes) for labels in tables.label_sets], dtype=np.int64)
+    unmatched, ambiguous = int(counts[matches == 0].sum()), int(counts[matches > 1].sum())
+    if unmatched:
+        most_frequent = int(np.argmax(np.where(matches == 0, counts, 0)))
+        example = " + ".join(tables.label_sets[most_frequent]) or "no label"
+        _log.info("Pairs whose labels belong to no class: %s (mostly %r); excluded.", f"{unmatched:,}", example)
+    if ambiguous:
+        _log.info("Pairs that match several classes: %s; the class listed first counts.", f"{ambiguous:,}")
 
 
-def _matches(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> int:
+def _count_matches(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> int:
     return sum(any(label in pair_class.labels for label in labels) for pair_class in classes)
 
 
-def _log_absent(split: Split, classes: tuple[PairClass, ...]) -> None:
+def _log_missing_classes(split: Split, classes: tuple[PairClass, ...]) -> None:
     counts = split.counts(len(classes))
-    absent = [pair_class.name for pair_class, count in zip(classes, counts, strict=True) if not count]
-    if absent:
-        log.info("The %s split has no %s.", split.name, " and no ".join(absent))
+    missing = [pair_class.name for pair_class, count in zip(classes, counts, strict=True) if not count]
+    if missing:
+        _log.info("The %s split has no %s.", split.name, " and no ".join(missing))
 
 
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    """Up to four names, and how many more."""
+def _list_some(names: tuple[str, ...] | list[str]) -> str:
+    """The first four names, and how many more there are."""
     rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return (", ".join(names[:4]) or "nothing") + rest

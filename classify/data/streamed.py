@@ -1,8 +1,8 @@
-"""The source of batches for a store that memory does not hold: a window of whole units at a time.
+"""Batches of pairs from a store that does not fit in memory: a window of whole units is loaded at a time.
 
-Shuffling: each epoch takes the units in another order, reads `window` of them at a time, and mixes their samples
-completely. So a batch mixes the frames of `window` units of that epoch; with one unit (some 4,096 persons, at least
-200 frames) that is already far from the order of the file, with all units it is a full permutation.
+Shuffling: each epoch visits the units in a new random order, loads `window` of them at a time and fully shuffles their
+samples. A batch therefore mixes frames of `window` units. One unit (about 4,096 persons, at least 200 frames) already
+mixes far more than file order; a window of all units is a full permutation.
 """
 
 import logging
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classify.data.batches import PairBatch, Source, draw_order, sampling_weights, sorted_pairs
+from classify.data.batches import PairBatch, Source, SplitSamples, gather_batch, stacked_batch
 from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
 from extract.units.workers import read_ahead
@@ -29,7 +29,7 @@ _log = logging.getLogger("stage2")
 
 @dataclass(frozen=True)
 class StreamedFeatures:
-    """The features of a store on the disk, `window` units of which may be in memory at once, twice."""
+    """The features of a store on disk. Up to two windows of `window` units each are in memory at once."""
 
     stored: StoredFeatures
     device: torch.device
@@ -37,7 +37,7 @@ class StreamedFeatures:
 
     @classmethod
     def within(cls, stored: StoredFeatures, device: torch.device, memory: float) -> "StreamedFeatures":
-        """With as large a window as fits `memory` bytes: one window is read while the one before is used."""
+        """With the largest window of which two fit in `memory` bytes: the next is read while one is used."""
         unit = max(unit.bytes for unit in stored.manifest.units)
         return cls(stored, device, max(1, int(memory / 2 / unit)))
 
@@ -47,11 +47,11 @@ class StreamedFeatures:
         return self.stored.manifest.recipe.visual_dim
 
     def chunks(self, persons: Ints) -> Iterator[Tensor]:
-        """The features (n, D) of sorted person rows (P,), those of a unit at a time."""
+        """Yields the features (n, D) of sorted person rows (P,), one unit at a time."""
         starts = self.stored.starts
-        places = np.searchsorted(persons, starts)
-        for unit in np.flatnonzero(np.diff(places)).tolist():
-            rows = persons[places[unit] : places[unit + 1]] - starts[unit]
+        bounds = np.searchsorted(persons, starts)
+        for unit in np.flatnonzero(np.diff(bounds)).tolist():
+            rows = persons[bounds[unit] : bounds[unit + 1]] - starts[unit]
             yield torch.from_numpy(self.stored.read([unit])[0][rows]).to(self.device)
 
     def source(self, tables: Tables, split: Split, batch_size: int, balanced: bool = False) -> Source:
@@ -60,33 +60,31 @@ class StreamedFeatures:
 
 
 def open_features(path: Path, device: torch.device, memory: float) -> Features | StoredFeatures:
-    """A store's features, in memory where they take no more than `memory` GiB, else left on the disk.
+    """Loads a store's features if they take at most `memory` GiB, else opens them for streaming.
 
-    0 GiB stands for half of what the machine has (and the device, where that is less), used or not: what else runs
-    must not change the order of the samples. A packed store is always taken into memory.
+    0 GiB means half of the physical memory (or of the device's, if that is less). Free memory is not considered: the
+    sample order must not depend on other processes. A packed store is always loaded.
 
     Raises:
         StoreError, IncompleteError, IntegrityError: as `store.reader.load_store`.
     """
     size = sum(unit.bytes for unit in read_complete_manifest(path).units)
-    if path.is_file() or size <= _bytes(memory, device):
+    if path.is_file() or size <= _memory_bytes(memory, device):
         return load_store(path)
-    _log.info(
-        "%.1f GB of features stay on the disk and are read in each epoch, a window of units at a time.", size / 1e9
-    )
+    _log.info("Streaming %.1f GB of features from disk in each epoch, a window of units at a time.", size / 1e9)
     return open_stored(path)
 
 
 def features_on_device(
     features: Features | StoredFeatures, device: torch.device, memory: float = 0.0
 ) -> CachedFeatures | StreamedFeatures:
-    """The features on `device`, or as much of them at a time as fits `memory` GiB; see `open_features`."""
+    """The features on `device`: all of them, or streamed through `memory` GiB; see `open_features`."""
     if isinstance(features, Features):
         return CachedFeatures.load(features, device)
-    return StreamedFeatures.within(features, device, _bytes(memory, device))
+    return StreamedFeatures.within(features, device, _memory_bytes(memory, device))
 
 
-def _bytes(memory: float, device: torch.device) -> float:
+def _memory_bytes(memory: float, device: torch.device) -> float:
     if memory:
         return memory * 2**30
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
@@ -95,26 +93,24 @@ def _bytes(memory: float, device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class _Window:
-    """Units in memory, and the samples that they hold, in order."""
+    """The units of one window in memory, and their s samples in epoch order."""
 
     views: list[Tensor]  # (n, D) each
-    place: Tensor  # (2, s) int64, rows of the views, A's persons and B's
+    rows: Tensor  # (2, s) int64, rows of the views: A persons and B persons
     samples: Tensor  # (s,) int64
 
 
 class StreamedSource:
-    """Batches as `CachedSource` makes them, in an order that reads each unit once an epoch; see `Source`."""
+    """The batches of `CachedSource`, in an order that reads each unit once per epoch; see `Source`."""
 
-    def __init__(self, visual: StreamedFeatures, tables: Tables, split: Split, batch_size: int, balanced: bool):
-        self._visual = visual
-        self._pairs = sorted_pairs(tables, split)  # (m, 2)
-        self._unit = np.searchsorted(visual.stored.starts, self._pairs[:, 0], side="right") - 1  # (m,)
-        self._spatial = torch.from_numpy(tables.spatial[split.pairs].astype(np.float32)).to(visual.device)
-        self._label = torch.from_numpy(split.labels.copy()).to(visual.device)
-        self._weights = sampling_weights(split) if balanced else None
-        self._batch_size = batch_size
-        self.samples = len(split.labels)
-        self.batches = -(-self.samples // batch_size)
+    def __init__(
+        self, features: StreamedFeatures, tables: Tables, split: Split, batch_size: int, balanced: bool
+    ) -> None:
+        self._features = features
+        self._split = SplitSamples.of_split(tables, split, batch_size, balanced, features.device)
+        starts = features.stored.starts
+        self._unit = np.searchsorted(starts, self._split.pairs[:, 0], side="right") - 1  # (m,)
+        self.samples, self.batches = len(self._split), self._split.batches
 
     def epoch(self, generator: torch.Generator | None = None) -> Iterator[PairBatch]:
         """One pass; see `Source`.
@@ -125,61 +121,51 @@ class StreamedSource:
         order = np.arange(self.samples)
         units = np.unique(self._unit)
         if generator is not None:
-            order = draw_order(self.samples, self._weights, generator).numpy()
+            order = self._split.draw_order(generator).numpy()
             units = units[torch.randperm(len(units), generator=generator).numpy()]
-        coins = self._coins(generator)
-        number, parts = 0, list[PairBatch]()
+        views = self._split.draw_views(self._features.stored.manifest.recipe.views, generator)
+        number, parts = 0, list[PairBatch]()  # the parts of a batch come from successive windows
         with ThreadPoolExecutor(1) as pool:
             for window in read_ahead(self._read, self._windows(units, order), pool, 2):
                 start = 0
                 while start < len(window.samples):
-                    room = self._batch_size - sum(len(part.label) for part in parts)
-                    parts.append(self._gather(window, slice(start, start + room), coins[number]))
+                    room = self._split.batch_size - sum(len(part.label) for part in parts)
+                    parts.append(self._part(window, slice(start, start + room), views[number]))
                     start += room
-                    if sum(len(part.label) for part in parts) == self._batch_size:
-                        yield _joined(parts)
+                    if sum(len(part.label) for part in parts) == self._split.batch_size:
+                        yield _join_parts(parts)
                         number, parts = number + 1, []
         if parts:
-            yield _joined(parts)
+            yield _join_parts(parts)
 
     def _windows(self, units: Ints, order: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """The units of each window, and the samples of `order` that they hold, in that order."""
-        for start in range(0, len(units), self._visual.window):
-            here = np.sort(units[start : start + self._visual.window])
-            samples = order[np.isin(self._unit[order], here)]
+        """Yields the units of each window, and their samples in the order of `order`."""
+        for start in range(0, len(units), self._features.window):
+            window = np.sort(units[start : start + self._features.window])
+            samples = order[np.isin(self._unit[order], window)]
             if len(samples):
-                yield here, samples
+                yield window, samples
 
-    def _read(self, wanted: tuple[Ints, Ints]) -> _Window:
-        units, samples = wanted
-        starts = self._visual.stored.starts
-        sizes = np.diff(starts)[units]
-        shift = np.cumsum(sizes) - sizes - starts[units]  # from a row of the store to one of the window
-        place = self._pairs[samples] + shift[np.searchsorted(units, self._unit[samples])][:, None]
-        device = self._visual.device
-        views = [torch.from_numpy(view).to(device) for view in self._visual.stored.read(units.tolist())]
-        return _Window(views, torch.from_numpy(place.T.copy()).to(device), torch.from_numpy(samples).to(device))
+    def _read(self, window: tuple[Ints, Ints]) -> _Window:
+        units, samples = window
+        stored, device = self._features.stored, self._features.device
+        sizes = np.diff(stored.starts)[units]
+        shift = np.cumsum(sizes) - sizes - stored.starts[units]  # from a row of the store to a row of the window
+        rows = self._split.pairs[samples] + shift[np.searchsorted(units, self._unit[samples])][:, None]
+        views = [torch.from_numpy(view).to(device) for view in stored.read(units.tolist())]
+        return _Window(views, torch.from_numpy(rows.T.copy()).to(device), torch.from_numpy(samples).to(device))
 
-    def _gather(self, window: _Window, here: slice, view: int) -> PairBatch:
-        samples = window.samples[here]
-        persons = window.views[view].index_select(0, window.place[:, here].reshape(-1)).float()  # (2B, D)
-        rows = torch.arange(len(persons), device=persons.device).view(2, -1)
-        return PairBatch(persons, rows[0], rows[1], self._spatial[samples], self._label[samples])
-
-    def _coins(self, generator: torch.Generator | None) -> list[int]:
-        """Which view each batch takes: the upright one, or in training by a coin, where the store has two."""
-        if generator is None or self._visual.stored.manifest.recipe.views == 1:
-            return [0] * self.batches
-        coins: list[int] = torch.randint(0, 2, (self.batches,), generator=generator).tolist()
-        return coins
+    def _part(self, window: _Window, samples: slice, view: int) -> PairBatch:
+        indices = window.samples[samples]
+        spatial, label = self._split.spatial[indices], self._split.label[indices]
+        return gather_batch(window.views[view], window.rows[:, samples], spatial, label)
 
 
-def _joined(parts: list[PairBatch]) -> PairBatch:
-    """Parts of a batch from successive windows as one, the persons of A first."""
+def _join_parts(parts: list[PairBatch]) -> PairBatch:
+    """Concatenates the parts of a batch, all A persons first."""
     if len(parts) == 1:
         return parts[0]
     halves = zip(*(part.persons.chunk(2) for part in parts), strict=True)
     persons = torch.cat([half for side in halves for half in side])
-    rows = torch.arange(len(persons), device=persons.device).view(2, -1)
     spatial, label = torch.cat([part.spatial for part in parts]), torch.cat([part.label for part in parts])
-    return PairBatch(persons, rows[0], rows[1], spatial, label)
+    return stacked_batch(persons, spatial, label)

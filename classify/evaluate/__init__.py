@@ -1,4 +1,4 @@
-"""Metrics of a model on a split, the baselines it must beat, and the history of a run.
+"""Metrics of a model on a split, the baselines that it must beat, and the history of a run.
 
-Used by training and by commands on finished runs.
+Used by training, inference and reports.
 """

@@ -1,4 +1,4 @@
-"""What a model has to beat: the majority class, the 8D features alone, and nearest neighbours."""
+"""The baselines that a model must beat: the majority class, nearest neighbours, and the spatial features alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,30 +8,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classify.data.batches import Source, draw_order, sampling_weights
+from classify.data.batches import Source, draw_order, pair_tensors, sampling_weights
 from classify.data.selection import Split
-from classify.evaluate.metrics import Metrics, compute_metrics, confusion
+from classify.evaluate.metrics import Metrics, compute_metrics
 from classify.model.head import Stage2Model, mean_and_std
 from classify.model.losses import Objective
 from extract.annotations.spatial import SPATIAL_DIM
 from store.index import nearest
 from store.tables import Tables
 
-NEIGHBOURS = (1, 5, 15, 45)  # the k that are tried on the validation split
+NEIGHBOURS = (1, 5, 15, 45)  # values of k that are compared on the validation split
+# training of the network on spatial features
+ROUND = 100  # steps between two evaluations on the validation split
+ROUNDS = 20  # at most
+PATIENCE = 5  # rounds without improvement
+BATCH = 256
+WIDTH = 64  # of the two hidden layers
+RATE = 3e-3
+
 Floats32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
 def majority_baseline(splits: Mapping[str, Split], num_classes: int) -> dict[str, Any]:
-    """The figures of answering with the most frequent class of the training split; ties go to the first class."""
-    answer = int(np.argmax(splits["train"].counts(num_classes)))
-    label = splits["test"].labels
-    return {"class": answer} | figures(_metrics(label, np.full_like(label, answer), num_classes))
+    """Test metrics of always predicting the most frequent training class; ties go to the first class."""
+    prediction = int(np.argmax(splits["train"].counts(num_classes)))
+    label = torch.from_numpy(splits["test"].labels.copy())
+    return {"class": prediction} | _summary(compute_metrics(label, torch.full_like(label, prediction), num_classes))
 
 
 @torch.no_grad()
 def pair_features(model: Stage2Model, source: Source) -> tuple[Floats32, Labels]:
-    """Symmetric pair features [va + vb, |va - vb|] (m, 2D) of the backbone's output, and the labels (m,), in order."""
+    """Symmetric pair features [va + vb, |va - vb|] (m, 2D) of the backbone's output and labels (m,), in table order."""
     model.eval()
     rows, labels = [], []
     for batch in source.epoch():
@@ -43,95 +51,84 @@ def pair_features(model: Stage2Model, source: Source) -> tuple[Floats32, Labels]
 
 
 def knn_baseline(pairs: Mapping[str, tuple[Floats32, Labels]], num_classes: int) -> dict[str, Any]:
-    """Nearest training pairs by cosine similarity of standardised pair features, (m, 2D) and (m,) for each split.
+    """Test metrics of k nearest training pairs by cosine similarity of standardised pair features.
 
-    Each neighbour votes with one over the size of its class among the training pairs; of a few k, that with the
-    best MPCA on the validation split is used (of several, the smallest).
+    Each neighbour votes with the inverse size of its class among the training pairs. k is chosen by the MPCA on the
+    validation split; ties go to the smallest.
+
+    Args:
+        pairs: for each split the pair features (m, 2D) and labels (m,).
     """
     bank, bank_label = pairs["train"]
     mean, std = bank.mean(0), bank.std(0)
     scale = 1.0 / np.maximum(std, 0.01 * std.mean() + 1e-6)
-    most = min(NEIGHBOURS[-1], len(bank))
-    tries = [k for k in NEIGHBOURS if k <= most]
-    found = {name: nearest((bank - mean) * scale, (pairs[name][0] - mean) * scale, most)[1] for name in ("val", "test")}
-
-    def vote(name: str, k: int) -> Metrics:
-        return _metrics(pairs[name][1], _vote(bank_label[found[name][:, :k]], bank_label, num_classes), num_classes)
-
-    best = max(tries, key=lambda k: (vote("val", k).mpca, -k))
-    return {"k": best, "train_pairs": len(bank)} | figures(vote("test", best))
-
-
-def figures(metrics: Metrics) -> dict[str, Any]:
-    """The part of a baseline's metrics that the results hold."""
-    return {
-        "accuracy": metrics.accuracy,
-        "mpca": metrics.mpca,
-        "per_class_accuracy": metrics.per_class_accuracy,
-        "classes_present": metrics.classes_present,
+    largest = min(NEIGHBOURS[-1], len(bank))
+    neighbours = {
+        name: nearest((bank - mean) * scale, (pairs[name][0] - mean) * scale, largest)[1] for name in ("val", "test")
     }
+
+    def metrics(name: str, k: int) -> Metrics:
+        prediction = _vote(bank_label[neighbours[name][:, :k]], bank_label, num_classes)
+        return compute_metrics(torch.from_numpy(pairs[name][1]), torch.from_numpy(prediction), num_classes)
+
+    candidates = [k for k in NEIGHBOURS if k <= largest]
+    best = max(candidates, key=lambda k: (metrics("val", k).mpca, -k))
+    return {"k": best, "train_pairs": len(bank)} | _summary(metrics("test", best))
 
 
 def _vote(neighbours: Labels, bank_label: Labels, num_classes: int) -> Labels:
-    """(Q,) the class with the heaviest vote among the labels (Q, k) of the neighbours; ties go to the first class."""
+    """(Q,) the class with the largest vote among the neighbours' labels (Q, k); ties go to the first class."""
     counts = np.bincount(bank_label, minlength=num_classes)
     votes = np.stack([(neighbours == index).sum(1) for index in range(num_classes)], axis=1)  # (Q, C)
-    answer: Labels = np.argmax(votes / np.maximum(counts, 1), axis=1).astype(np.int64)
-    return answer
-
-
-def _metrics(label: Labels, answer: Labels, num_classes: int) -> Metrics:
-    return compute_metrics(confusion(torch.from_numpy(label), torch.from_numpy(answer), num_classes))
-
-
-ROUND = 100  # training steps between two looks at the validation split
-ROUNDS, PATIENCE = 20, 5  # at most, and without a better look
-BATCH = 256
-WIDTH = 64
-RATE = 3e-3
+    prediction: Labels = np.argmax(votes / np.maximum(counts, 1), axis=1).astype(np.int64)
+    return prediction
 
 
 def spatial_baseline(
     tables: Tables, splits: Mapping[str, Split], objective: Objective, balanced: bool, seed: int
 ) -> dict[str, Any]:
-    """Trained with the run's own loss and balance, and chosen by validation MPCA as the run's model is.
+    """Test metrics of a small network on the spatial features alone.
 
-    All eight features are used whatever the run switches off, so that the figures of several runs compare. It is
-    trained on the CPU and leaves PyTorch's global random numbers as they were.
+    It is trained with the run's loss and balance, and the best round is chosen by validation MPCA, like the run's
+    model. It always uses all eight features, so that results of different runs are comparable. Training runs on the
+    CPU and does not change PyTorch's global random number generator.
     """
-    data = {name: _rows(tables, split) for name, split in splits.items()}
+    cpu = torch.device("cpu")
+    data = {name: pair_tensors(tables, split, cpu) for name, split in splits.items()}
     objective = Objective(objective.class_weight.cpu(), objective.mpca_weight, objective.acc_weight)
     weights = sampling_weights(splits["train"]) if balanced else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         best = _train(data["train"], data["val"], objective, weights)
-    return figures(_network_metrics(best, data["test"]))
+    return _summary(_evaluate(best, *data["test"]))
 
 
 def _train(
     train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], objective: Objective, weights: Tensor | None
 ) -> nn.Sequential:
-    model = _model(train[0], len(objective.class_weight))
+    spatial, label = train
+    model = _build_network(spatial, len(objective.class_weight))
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    best, best_mpca, since = {}, -1.0, 0
+    best_state, best_mpca, rounds_without_improvement = {}, -1.0, 0
     for _ in range(ROUNDS):
-        for rows in _draws(len(train[1]), weights):
+        for rows in _draw_batches(len(label), weights):
             optimizer.zero_grad()
-            loss = objective.loss(model(train[0][rows]), train[1][rows])
+            loss = objective.loss(model(spatial[rows]), label[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        mpca = _network_metrics(model, val).mpca
-        since += 1
+        mpca = _evaluate(model, *val).mpca
+        rounds_without_improvement += 1
         if mpca > best_mpca:
-            best, best_mpca, since = {key: value.clone() for key, value in model.state_dict().items()}, mpca, 0
-        if since == PATIENCE:
+            best_state = {key: value.clone() for key, value in model.state_dict().items()}
+            best_mpca, rounds_without_improvement = mpca, 0
+        if rounds_without_improvement == PATIENCE:
             break
-    model.load_state_dict(best)
+    model.load_state_dict(best_state)
     return model
 
 
-def _draws(samples: int, weights: Tensor | None) -> list[Tensor]:
-    """The rows of the batches between two looks, as many permutations (or draws) as they need."""
+def _draw_batches(samples: int, weights: Tensor | None) -> list[Tensor]:
+    """The sample indices of each batch of a round, from as many permutations (or weighted draws) as needed."""
     size = min(BATCH, samples)
     epochs = -(-ROUND * size // samples)
     order = torch.cat([draw_order(samples, weights, torch.default_generator) for _ in range(epochs)])
@@ -139,7 +136,7 @@ def _draws(samples: int, weights: Tensor | None) -> list[Tensor]:
 
 
 class _Standardise(nn.Module):
-    """(m, 8) rows of the training split's scale."""
+    """Standardises rows (m, 8) by the mean and standard deviation of the training split."""
 
     mean: Tensor
     std: Tensor
@@ -154,18 +151,22 @@ class _Standardise(nn.Module):
         return (rows - self.mean) / self.std
 
 
-def _model(rows: Tensor, num_classes: int) -> nn.Sequential:
+def _build_network(spatial: Tensor, num_classes: int) -> nn.Sequential:
     hidden = (nn.Linear(SPATIAL_DIM, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
-    return nn.Sequential(_Standardise(rows), *hidden, nn.Linear(WIDTH, num_classes))
-
-
-def _rows(tables: Tables, split: Split) -> tuple[Tensor, Tensor]:
-    """Spatial features (m, 8) float32 and labels (m,)."""
-    spatial = tables.spatial[split.pairs].astype(np.float32)
-    return torch.from_numpy(spatial), torch.from_numpy(split.labels.copy())
+    return nn.Sequential(_Standardise(spatial), *hidden, nn.Linear(WIDTH, num_classes))
 
 
 @torch.no_grad()
-def _network_metrics(model: nn.Module, data: tuple[Tensor, Tensor]) -> Metrics:
-    logits = model(data[0])
-    return compute_metrics(confusion(data[1], logits.argmax(1), logits.shape[1]))
+def _evaluate(model: nn.Module, spatial: Tensor, label: Tensor) -> Metrics:
+    logits = model(spatial)
+    return compute_metrics(label, logits.argmax(1), logits.shape[1])
+
+
+def _summary(metrics: Metrics) -> dict[str, Any]:
+    """The metrics of a baseline that the results file contains."""
+    return {
+        "accuracy": metrics.accuracy,
+        "mpca": metrics.mpca,
+        "per_class_accuracy": metrics.per_class_accuracy,
+        "classes_present": metrics.classes_present,
+    }

@@ -1,4 +1,4 @@
-"""The epochs of a run so far, from which everything else about its progress follows."""
+"""The history of a run: one record per epoch, from which the best epoch and early stopping follow."""
 
 import json
 from pathlib import Path
@@ -6,22 +6,27 @@ from typing import Any
 
 from store.files import publish
 
-Record = dict[str, Any]  # one epoch, plain values: epoch, learning_rate, train_loss, val_*
+# One epoch, plain values:
+# - epoch: from 1; 0 is a fine-tuned model before its first step
+# - learning_rate: of the last step
+# - train_loss: mean over the epoch; None in epoch 0
+# - val_loss, val_accuracy, val_mpca, val_classes_present, val_per_class_accuracy: see `evaluate`
+Record = dict[str, Any]
 
 
 def best_record(history: list[Record]) -> Record:
-    """The epoch with the highest validation MPCA; of several the one with the lowest loss, then the first."""
+    """The epoch with the highest validation MPCA; ties go to the lowest validation loss, then to the first epoch."""
     return max(history, key=lambda record: (record["val_mpca"], -record["val_loss"], -record["epoch"]))
 
 
 def epochs_without_improvement(history: list[Record]) -> int:
-    """Epochs since the validation MPCA first reached its highest value."""
+    """Epochs since the validation MPCA first reached its highest value; early stopping compares it with `patience`."""
     highest = max(record["val_mpca"] for record in history)
     first = next(record["epoch"] for record in history if record["val_mpca"] == highest)
     return int(history[-1]["epoch"] - first)
 
 
 def write_history(path: Path, history: list[Record]) -> None:
-    """metrics.jsonl: one line an epoch, written whole each time, so that a resumed run leaves no line twice."""
+    """Writes metrics.jsonl, one line per epoch. Rewrites the whole file, so a resumed run repeats no line."""
     lines = [json.dumps(record, allow_nan=False) for record in history]
     publish(path, ("\n".join(lines) + "\n").encode())

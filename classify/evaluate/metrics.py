@@ -1,4 +1,4 @@
-"""Accuracy, MPCA and the confusion matrix."""
+"""Accuracy, MPCA and the confusion matrix of a model on a split."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +14,16 @@ from classify.model.losses import Objective
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of one evaluation; plain Python values."""
+    """The metrics of one evaluation; plain Python values."""
 
     accuracy: float  # correct / all
-    mpca: float  # mean per-class accuracy over the classes that occur
-    per_class_accuracy: list[float | None]  # (C,), None where the class does not occur
-    confusion_matrix: list[list[int]]  # (C, C), rows: truth, columns: answer
+    mpca: float  # mean per-class accuracy, over the classes present
+    per_class_accuracy: list[float | None]  # (C,), None for a class without samples
+    confusion_matrix: list[list[int]]  # (C, C), rows: ground truth, columns: prediction
 
     @property
     def classes_present(self) -> int:
-        """How many classes occur, that is, how many the MPCA is a mean of."""
+        """The number of classes with samples, over which the MPCA is averaged."""
         return sum(value is not None for value in self.per_class_accuracy)
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,40 +39,35 @@ class Metrics:
         }
 
 
-def confusion(label: Tensor, answer: Tensor, num_classes: int) -> Tensor:
-    """(C, C) int64 counts on the labels' device, of labels and answers (B,) int64; sum them over batches."""
-    return torch.bincount(label * num_classes + answer, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def compute_metrics(counts: Tensor) -> Metrics:
-    """The figures of a confusion matrix (C, C) with at least one sample; rows are truth."""
-    rows: list[list[int]] = counts.tolist()
-    recalls = [row[index] / sum(row) if sum(row) else None for index, row in enumerate(rows)]
+def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> Metrics:
+    """The metrics of predictions (m,) int64 for samples with labels (m,) int64, m > 0."""
+    counts = torch.bincount(label * num_classes + prediction, minlength=num_classes**2)
+    matrix: list[list[int]] = counts.view(num_classes, num_classes).tolist()
+    recalls = [row[index] / sum(row) if sum(row) else None for index, row in enumerate(matrix)]
     present = [recall for recall in recalls if recall is not None]
-    correct = sum(row[index] for index, row in enumerate(rows))
-    return Metrics(correct / sum(map(sum, rows)), sum(present) / len(present), recalls, rows)
+    correct = sum(row[index] for index, row in enumerate(matrix))
+    return Metrics(correct / sum(map(sum, matrix)), sum(present) / len(present), recalls, matrix)
 
 
 @torch.no_grad()
 def evaluate(model: Stage2Model, source: Source, objective: Objective, split: str) -> dict[str, Any]:
-    """accuracy, mpca, per_class_accuracy, confusion_matrix, classes_present, classes, pairs, split and loss.
+    """Evaluates a model on all samples of a source: the values of `Metrics.to_dict`, `split` and `loss`.
 
-    The loss is that of the whole split as one batch, so it does not depend on the batch size. Leaves the model in
-    evaluation mode.
+    The loss is computed over the whole split as one batch, so it does not depend on the batch size. Leaves the model
+    in evaluation mode.
     """
     model.eval()
-    answers = [(model(batch), batch.label) for batch in source.epoch()]
-    logits = broadcast(torch.cat([logits for logits, _ in answers]))  # (m, C)
-    label = torch.cat([label for _, label in answers])  # (m,)
-    metrics = compute_metrics(confusion(label, logits.argmax(1), logits.shape[1]))
+    outputs = [(model(batch), batch.label) for batch in source.epoch()]
+    logits = broadcast(torch.cat([logits for logits, _ in outputs]))  # (m, C)
+    label = torch.cat([label for _, label in outputs])  # (m,)
+    metrics = compute_metrics(label, logits.argmax(1), logits.shape[1])
     return metrics.to_dict() | {"split": split, "loss": float(objective.loss(logits, label))}
 
 
-def metrics_text(found: dict[str, Any]) -> str:
-    """The figures of `classify.evaluate.metrics.evaluate` of a finished run in lines for people."""
-    shares = ["absent" if share is None else f"{share:.4f}" for share in found["per_class_accuracy"]]
-    classes = [f"  {name:<20} {share}" for name, share in zip(found["class_names"], shares, strict=True)]
-    present = f"over {found['classes_present']} of {len(classes)} classes"
-    figures = f"accuracy {found['accuracy']:.4f}, MPCA {found['mpca']:.4f} ({present})"
-    head = f"{found['split']}: {found['pairs']:,} pairs, {figures}"
-    return "\n".join([head, *classes])
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """The result of `evaluate`, with `class_names`, as lines of text."""
+    accuracies = ["absent" if value is None else f"{value:.4f}" for value in metrics["per_class_accuracy"]]
+    classes = [f"  {name:<20} {value}" for name, value in zip(metrics["class_names"], accuracies, strict=True)]
+    present = f"over {metrics['classes_present']} of {len(classes)} classes"
+    summary = f"accuracy {metrics['accuracy']:.4f}, MPCA {metrics['mpca']:.4f} ({present})"
+    return "\n".join([f"{metrics['split']}: {metrics['pairs']:,} pairs, {summary}", *classes])

@@ -9,7 +9,7 @@ from torch import Tensor
 from classify.data.batches import PairBatch
 from classify.export.classifier import Inputs, PairClassifier
 from classify.export.formats import Answer, card_of, check_packages, read_back, to_bytes
-from classify.inference.finished_run import run_backbone
+from classify.inference.finished_run import load_run_backbone
 from classify.model.checkpoint import BEST, build_model, load_checkpoint
 from classify.model.head import Stage2Model
 from configs.errors import ExportError
@@ -29,7 +29,7 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
 
     Args:
         kind: "onnx", "torchscript" or "safetensors".
-        weights: as for `run_backbone`: where the backbone's file lies now, if it moved.
+        weights: as for `load_run_backbone`: where the backbone's file lies now, if it moved.
 
     Raises:
         ConfigError: a package that the format needs is not installed.
@@ -38,7 +38,7 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
     """
     check_packages(kind)
     checkpoint = load_checkpoint(run / BEST)
-    model = build_model(checkpoint, run_backbone(run, checkpoint, weights).backbone, str(run / BEST))
+    model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(run / BEST))
     classifier = PairClassifier(model.backbone, model.head)
     crop_size = checkpoint.info.config.crop_size
     card = card_of(checkpoint)

@@ -1,4 +1,4 @@
-"""Figures of a finished run on any split of any data that fits it."""
+"""Evaluates a finished run on any split of compatible data, and loads its backbone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,9 @@ from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_split
 from classify.data.streamed import features_on_device, open_features
 from classify.evaluate.metrics import evaluate
-from classify.model.checkpoint import BEST, END_TO_END, Checkpoint, build_model, load_checkpoint, substate
+from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
+from classify.run_folder import RunFolder
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
 from extract.backbones.weights import LoadedBackbone, load_backbone, state_sha256
@@ -26,6 +27,20 @@ from store.reader import StoredFeatures
 from store.tables import Features, Tables
 
 
+def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[str, Any]:
+    """Evaluates the run in folder `run` on a split of a feature store; see `classify.evaluate.metrics.evaluate`.
+
+    Raises:
+        MismatchError: the store's features come from a different backbone. CheckpointError, StoreError, SplitError.
+    """
+    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    identity = read_complete_manifest(store).recipe.identity()
+    torch_device = pick_device(device)
+    features = open_features(store, torch_device, checkpoint.info.config.feature_memory)
+    metrics = evaluate_features(checkpoint, features, identity, split=split, device=torch_device)
+    return metrics | {"class_names": list(checkpoint.info.config.class_names)}
+
+
 def evaluate_features(
     checkpoint: Checkpoint,
     features: Features | StoredFeatures,
@@ -34,19 +49,37 @@ def evaluate_features(
     split: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Evaluates a run's best model on a store of its backbone; see `classify.evaluate.metrics.evaluate` for the keys.
+    """Evaluates a checkpoint on the features of a store; see `classify.evaluate.metrics.evaluate`.
 
     Args:
-        backbone: identity of the store's backbone, as it was given to `train_cached`.
+        backbone: `Recipe.identity` of the store.
 
     Raises:
-        MismatchError: the store's features come from another backbone; the differing field is named.
+        MismatchError: the features come from a different backbone; the message names the fields that differ.
         SplitError: the split has no pair in the store. CheckpointError: the tensors do not fit.
     """
     check_backbone(checkpoint, backbone)
     samples = select_split(features.tables, checkpoint.info.config, split)
-    source = features_on_device(features, device).source(features.tables, samples, checkpoint.info.config.batch_size)
+    on_device = features_on_device(features, device)
+    source = on_device.source(features.tables, samples, checkpoint.info.config.batch_size)
     return _evaluate(checkpoint, nn.Identity(), source, split, device)
+
+
+def evaluate_on_images(
+    run: Path, data_path: Path, split: str, device: str, weights: str = "", max_skipped: float = 0.01
+) -> dict[str, Any]:
+    """Evaluates the run in folder `run` on a split of a JRDB-format folder, from its images.
+
+    Raises:
+        MismatchError: the run was trained with different weights. CheckpointError, DataError, SplitError.
+    """
+    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    dataset = read_dataset(data_path, Selection(checkpoint.info.config.frame_interval, "paired"), max_skipped)
+    backbone = load_run_backbone(run, checkpoint, weights).backbone
+    metrics = evaluate_crops(
+        checkpoint, dataset.tables, dataset.image_paths, backbone, split=split, device=pick_device(device)
+    )
+    return metrics | {"class_names": list(checkpoint.info.config.class_names)}
 
 
 def evaluate_crops(
@@ -58,33 +91,21 @@ def evaluate_crops(
     split: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Evaluates a run's best model on images; see `classify.evaluate.metrics.evaluate` for the keys.
+    """Evaluates a checkpoint on images; see `classify.evaluate.metrics.evaluate`.
 
     Args:
         image_paths: (F,) the image of each frame of `tables`.
-        backbone: of the run's architecture; an end-to-end run brings its weights, a cached run needs those given.
+        backbone: of the run's architecture; an end-to-end run replaces its weights, a cached run uses them.
 
     Raises:
         SplitError: the split has no pair in the data. CheckpointError: the tensors do not fit.
         FrameError: an image cannot be read.
     """
-    samples = select_split(tables, checkpoint.info.config, split)
     config = checkpoint.info.config
+    samples = select_split(tables, config, split)
     crops = FrameCrops(tables, image_paths, config.crop_size)
     source = CropSource(tables, crops, samples, config, device=device)
     return _evaluate(checkpoint, backbone, source, split, device)
-
-
-def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
-    """Raises MismatchError unless features of `backbone` are what the checkpoint's head was trained on."""
-    check_recipe("the run", trained_backbone(checkpoint), backbone, "use features of the run's own recipe")
-
-
-def trained_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The identity of the backbone that the checkpoint's head belongs to; of an end-to-end run, its own tensors'."""
-    if checkpoint.info.kind != END_TO_END:
-        return checkpoint.info.backbone
-    return checkpoint.info.backbone | {"weights_sha256": state_sha256(substate(checkpoint.model, "backbone.resnet."))}
 
 
 def _evaluate(
@@ -95,54 +116,31 @@ def _evaluate(
     return evaluate(model, source, objective, split)
 
 
-def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[str, Any]:
-    """Metrics of `run` on a split of a feature store.
-
-    Raises:
-        MismatchError: the store is of another backbone than the run's. CheckpointError, StoreError, SplitError.
-    """
-    checkpoint = load_checkpoint(run / BEST)
-    identity = read_complete_manifest(store).recipe.identity()
-    where = pick_device(device)
-    features = open_features(store, where, checkpoint.info.config.feature_memory)
-    found = evaluate_features(checkpoint, features, identity, split=split, device=where)
-    return found | {"class_names": _class_names(checkpoint)}
+def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:
+    """Raises MismatchError unless the checkpoint's head fits features of the recipe identity `backbone`."""
+    check_recipe("the run", trained_backbone(checkpoint), backbone, "use features of the run's own recipe")
 
 
-def evaluate_on_images(
-    run: Path, data_path: Path, split: str, device: str, weights: str = "", max_skipped: float = 0.01
-) -> dict[str, Any]:
-    """Metrics of `run` on a split of a JRDB-format folder, from its images.
-
-    Raises:
-        MismatchError: the weights are not those that the run was trained with. CheckpointError, DataError, SplitError.
-    """
-    checkpoint = load_checkpoint(run / BEST)
-    dataset = read_dataset(data_path, Selection(checkpoint.info.config.frame_interval, "paired"), max_skipped)
-    backbone = run_backbone(run, checkpoint, weights).backbone
-    found = evaluate_crops(
-        checkpoint, dataset.tables, dataset.image_paths, backbone, split=split, device=pick_device(device)
-    )
-    return found | {"class_names": _class_names(checkpoint)}
+def trained_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The recipe identity of the backbone that the head fits; an end-to-end run has its own fine-tuned weights."""
+    if checkpoint.info.kind != END_TO_END:
+        return checkpoint.info.backbone
+    return checkpoint.info.backbone | {"weights_sha256": state_sha256(substate(checkpoint.model, "backbone.resnet."))}
 
 
-def run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> LoadedBackbone:
-    """The frozen backbone of a run: its own where it was trained, else the weights that it was trained on.
+def load_run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> LoadedBackbone:
+    """The frozen backbone of a run: fine-tuned by an end-to-end run, else as the run's features were extracted.
 
     Args:
-        weights: "" for those that the run names; or the file where they lie now.
+        weights: path of the weights if they have moved; "": the weights in the run's configuration.
 
     Raises:
-        WeightsError: they cannot be had. MismatchError: they are others.
+        WeightsError: the weights cannot be loaded. MismatchError: the run was trained with different weights.
     """
     config = checkpoint.info.config
     if checkpoint.info.kind == END_TO_END:
-        return load_backbone(config.backbone_name, str(run / BEST))
+        return load_backbone(config.backbone_name, str(RunFolder(run).best_model))
     loaded = load_backbone(config.backbone_name, weights or config.weights)
-    given = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
-    check_recipe(run, checkpoint.info.backbone, given, "give the run's own weights with --weights")
+    identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
+    check_recipe(run, checkpoint.info.backbone, identity, "give the run's own weights with --weights")
     return loaded
-
-
-def _class_names(checkpoint: Checkpoint) -> list[str]:
-    return list(checkpoint.info.config.class_names)

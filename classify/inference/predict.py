@@ -1,4 +1,4 @@
-"""What the pairs of new frames do, as JRDB-format JSON and as pictures."""
+"""Predicts the classes of the pairs in new frames, as JRDB-format JSON and as images."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.data.batches import PairBatch
-from classify.inference.finished_run import run_backbone
-from classify.model.checkpoint import BEST, build_model, load_checkpoint
+from classify.data.batches import gather_batch
+from classify.inference.finished_run import load_run_backbone
+from classify.model.checkpoint import build_model, load_checkpoint
 from classify.report.overlay import draw_scene
+from classify.run_folder import RunFolder
 from configs.classes import PairClass
 from configs.extraction_config import ExtractionConfig
 from extract.annotations.spatial import spatial_features
@@ -26,12 +27,13 @@ from store.format.manifest import Selection
 from store.format.shard import Shard
 from store.tables import Floats, Ints
 
-_PAIRS = 4096  # forwarded at a time
+NEAR = 1.0  # largest center_distance of near pairs, in units of the size of their boxes
+_BATCH = 4096  # pairs
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers for the pairs of a run of frames of one scene."""
+    """The predictions for the M pairs of a shard, which is a run of frames of one scene."""
 
     shard: Shard
     pair: Ints  # (M, 2) person rows of the shard
@@ -39,49 +41,50 @@ class Predictions:
     classes: tuple[PairClass, ...]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The classes' names, in order."""
+    def class_names(self) -> tuple[str, ...]:
+        """(C,) names."""
         return tuple(pair_class.name for pair_class in self.classes)
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Which frames and pairs are asked about, and with what."""
+    """The frames and pairs to predict, and how."""
 
-    pairing: str = "labelled"  # see classify.inference.predict
+    pairing: str = "labelled"  # "labelled", "near" or "all"; see `candidate_pairs`
     frame_interval: int = 1
     scenes: tuple[str, ...] = ()  # (): all
     draw: Path | None = None  # folder for overlays
     device: str = "auto"
-    weights: str = ""  # "": those that the run names
+    weights: str = ""  # path of the backbone's weights; "": those in the run's configuration
 
 
 def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> dict[str, int]:
-    """Answers for the pairs of every frame; writes `out`, and overlays where asked for; returns counts.
+    """Predicts the pairs of every frame; writes `out` and, if wanted, overlays. Returns counts.
 
-    `out` holds {"scenes": {scene: {"labels": ...}}}, each scene in JRDB format with `probabilities` beside the label
-    of each pair; a pair stands with its first person.
+    `out` contains {"scenes": {scene: {"labels": ...}}}, each scene in JRDB format. Each pair is listed with its first
+    person and has `probabilities` in addition to its label.
 
     Raises:
         CheckpointError, WeightsError, MismatchError, DataError, DeviceError, StorageError.
     """
     scenes: dict[str, dict[str, Any]] = {}
     counts = {"frames": 0, "persons": 0, "pairs": 0}
-    for answers in _answers(run, data_path, options):
-        shard = answers.shard
-        scenes.setdefault(shard.scene, {"labels": {}})["labels"].update(_to_jrdb(answers))
+    for predictions in _predict_shards(run, data_path, options):
+        shard = predictions.shard
+        scenes.setdefault(shard.scene, {"labels": {}})["labels"].update(_to_jrdb(predictions))
         counts["frames"] += len(shard.frame_name)
         counts["persons"] += len(shard.box)
-        counts["pairs"] += len(answers.pair)
+        counts["pairs"] += len(predictions.pair)
         if options.draw is not None:
-            draw_scene(shard, answers.pair, answers.probability, answers.names, data_path, options.draw)
+            names = predictions.class_names
+            draw_scene(shard, predictions.pair, predictions.probability, names, data_path, options.draw)
     out.parent.mkdir(parents=True, exist_ok=True)
     publish(out, (json.dumps({"scenes": scenes}, ensure_ascii=False) + "\n").encode())
     return counts
 
 
-def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Predictions]:
-    checkpoint = load_checkpoint(run / BEST)
+def _predict_shards(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Predictions]:
+    checkpoint = load_checkpoint(RunFolder(run).best_model)
     config = checkpoint.info.config
     extraction = ExtractionConfig(
         data_path=str(data_path),
@@ -91,76 +94,27 @@ def _answers(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Pr
         device=options.device,
     )
     units = dict(enumerate(plan_units(data_path, Selection(options.frame_interval, "all"), options.scenes)))
-    loaded = run_backbone(run, checkpoint, options.weights)
+    backbone = load_run_backbone(run, checkpoint, options.weights)
     device = pick_device(options.device)
-    head = build_model(checkpoint, nn.Identity()).to(device)
-    for number, shard in stream_shards(units, extraction, loaded, JobStatistics()):
-        pair, spatial = candidate_pairs(shard, _people(units[number], shard), options.pairing)
-        probability = _probabilities(head, shard, pair, torch.from_numpy(spatial.copy()), device)
+    model = build_model(checkpoint, nn.Identity()).to(device)
+    for number, shard in stream_shards(units, extraction, backbone, JobStatistics()):
+        pair, spatial = candidate_pairs(shard, _people_per_frame(units[number], shard), options.pairing)
+        probability = _probabilities(model, shard, pair, torch.from_numpy(spatial.copy()), device)
         yield Predictions(shard, pair, probability, config.classes)
 
 
-def _people(unit: PlannedUnit, shard: Shard) -> Ints:
-    """(F,) how many people the stored frames of a unit have."""
-    count = dict(zip(unit.tables.frame_name.tolist(), unit.people_per_frame.tolist(), strict=True))
-    return np.array([count[name] for name in shard.frame_name.tolist()], np.int64)
-
-
-@torch.no_grad()
-def _probabilities(head: nn.Module, shard: Shard, pair: Ints, spatial: Tensor, device: torch.device) -> Tensor:
-    visual = torch.tensor(shard.visual, device=device)
-    rows = torch.from_numpy(pair.copy())
-    parts = []
-    for start in range(0, max(len(rows), 1), _PAIRS):
-        here = rows[start : start + _PAIRS]
-        persons = visual[here.T.reshape(-1)]  # (2B, D), the first of each pair, then the second
-        a = torch.arange(len(here), device=device)
-        batch = PairBatch(persons, a, a + len(here), spatial[start : start + _PAIRS].to(device), a)
-        parts.append(head(batch).softmax(1).cpu())
-    return torch.cat(parts)
-
-
-def _to_jrdb(answers: Predictions) -> dict[str, list[dict[str, Any]]]:
-    """Frame name -> people, each with the pairs of which it is the first."""
-    shard = answers.shard
-    mentions: dict[int, list[dict[str, Any]]] = {}
-    for (a, b), probability in zip(answers.pair.tolist(), answers.probability.tolist(), strict=True):
-        best = answers.classes[probability.index(max(probability))]  # annotated as the first of its labels
-        mentions.setdefault(a, []).append(
-            {
-                "pair": f"pedestrian:{shard.person_id[b]}",
-                "box_pair": _plain(shard.box[b].tolist()),
-                "inter_labels": {best.labels[0]: 1},
-                "probabilities": {name: round(p, 6) for name, p in zip(answers.names, probability, strict=True)},
-            }
-        )
-    return {
-        str(name): [
-            {
-                "label_id": f"pedestrian:{shard.person_id[row]}",
-                "box": _plain(shard.box[row].tolist()),
-                "H-interaction": mentions.get(row, []),
-            }
-            for row in range(shard.frame_offset[frame], shard.frame_offset[frame + 1])
-        ]
-        for frame, name in enumerate(shard.frame_name)
-    }
-
-
-def _plain(box: list[float]) -> list[float]:
-    """Whole numbers without a point, as JRDB writes them."""
-    return [int(value) if value == int(value) else value for value in box]
-
-
-PAIRINGS = ("labelled", "near", "all")
-NEAR = 1.0  # largest center_distance: the people's distance in the size of their boxes
+def _people_per_frame(unit: PlannedUnit, shard: Shard) -> Ints:
+    """(F,) how many people each frame of `shard` has, those without a usable crop included."""
+    people = dict(zip(unit.tables.frame_name.tolist(), unit.people_per_frame.tolist(), strict=True))
+    return np.array([people[name] for name in shard.frame_name.tolist()], np.int64)
 
 
 def candidate_pairs(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Floats]:
-    """(M, 2) person rows and (M, 8) spatial features of the pairs of a shard: annotated, near, or all of a frame.
+    """Person rows (M, 2) and spatial features (M, 8) of the pairs to predict.
 
     Args:
         people: (F,) how many people each frame has.
+        pairing: "labelled": the annotated pairs; "near": center_distance of at most NEAR; "all": all pairs of a frame.
     """
     if pairing == "labelled":
         return shard.pair, shard.spatial
@@ -170,5 +124,51 @@ def candidate_pairs(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Flo
     frame = np.repeat(np.arange(len(by_frame)), [len(pairs) for pairs in by_frame])
     a, b = pair.T
     spatial = spatial_features(shard.box[a], shard.box[b], shard.frame_size[frame], people[frame])
-    near = spatial[:, 5] <= NEAR if pairing == "near" else np.ones(len(pair), bool)
-    return pair[near], spatial[near]
+    selected = spatial[:, 5] <= NEAR if pairing == "near" else np.ones(len(pair), bool)
+    return pair[selected], spatial[selected]
+
+
+@torch.no_grad()
+def _probabilities(model: nn.Module, shard: Shard, pair: Ints, spatial: Tensor, device: torch.device) -> Tensor:
+    """(M, C) float32 on the CPU."""
+    features = torch.tensor(shard.visual, device=device)
+    rows = torch.from_numpy(pair.T.copy()).to(device)  # (2, M)
+    unknown = torch.zeros(len(pair), dtype=torch.int64, device=device)  # labels, which the model does not read
+    probabilities = []
+    for start in range(0, max(len(pair), 1), _BATCH):
+        pairs = slice(start, start + _BATCH)
+        batch = gather_batch(features, rows[:, pairs], spatial[pairs].to(device), unknown[pairs])
+        probabilities.append(model(batch).softmax(1).cpu())
+    return torch.cat(probabilities)
+
+
+def _to_jrdb(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+    """Frame name -> people, each with the pairs of which the person is the first."""
+    shard, names = predictions.shard, predictions.class_names
+    pairs: dict[int, list[dict[str, Any]]] = {}
+    for (a, b), probability in zip(predictions.pair.tolist(), predictions.probability.tolist(), strict=True):
+        best = predictions.classes[probability.index(max(probability))]  # written as the first of its labels
+        pairs.setdefault(a, []).append(
+            {
+                "pair": f"pedestrian:{shard.person_id[b]}",
+                "box_pair": _to_numbers(shard.box[b].tolist()),
+                "inter_labels": {best.labels[0]: 1},
+                "probabilities": {name: round(p, 6) for name, p in zip(names, probability, strict=True)},
+            }
+        )
+    return {
+        str(name): [
+            {
+                "label_id": f"pedestrian:{shard.person_id[row]}",
+                "box": _to_numbers(shard.box[row].tolist()),
+                "H-interaction": pairs.get(row, []),
+            }
+            for row in range(shard.frame_offset[frame], shard.frame_offset[frame + 1])
+        ]
+        for frame, name in enumerate(shard.frame_name)
+    }
+
+
+def _to_numbers(box: list[float]) -> list[float]:
+    """Whole numbers as int, as in JRDB."""
+    return [int(value) if value == int(value) else value for value in box]

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain Python values, written whole or not at all, and believed only after a check."""
+"""Checkpoints: tensors and plain Python values in one file, written atomically and fully checked when loaded."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ CACHED, END_TO_END = "cached", "end_to_end"
 BEST, LAST = "best_model.pth", "last.pth"
 State = dict[str, Tensor]
 
-# what zipfile raises on damaged archives, and read_tensor_file on everything else
+# zipfile raises these on damaged archives, and read_tensor_file on files that are not checkpoints
 _BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError, OverflowError, struct.error)
 
 _FIELDS: dict[str, type] = {
@@ -43,32 +43,32 @@ _RESUME_FIELDS: dict[str, type] = {"optimizer": dict, "history": list, "random":
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run says of itself in each of its checkpoints."""
+    """The description of a run that each of its checkpoints contains."""
 
     kind: str  # CACHED or END_TO_END
     config: ResNetStage2Config
-    feature_dim: int  # of the backbone's output
-    backbone: dict[str, Any]  # identity of the backbone, plain values, e.g. name and sha256 of its weights
-    store_fingerprint: str  # of the store a cached run was trained on; "" end to end
+    feature_dim: int  # D, of the backbone's output
+    backbone: dict[str, Any]  # recipe fields that identify the backbone, e.g. its name and the sha256 of its weights
+    store_fingerprint: str  # of the store that a cached run was trained on; "" for end-to-end runs
     class_weight: tuple[float, ...]  # (C,) of the loss
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint; `extra` holds what resuming needs and is empty for a best model."""
+    """A loaded checkpoint."""
 
     info: RunInfo
-    model: State  # "head.*", and "backbone.*" of an end-to-end run
+    model: State  # "head.*", and in an end-to-end run "backbone.*"
     epoch: int
-    metrics: dict[str, Any]  # of the validation split at that epoch
-    extra: dict[str, Any]
+    metrics: dict[str, Any]  # of the validation split after that epoch
+    extra: dict[str, Any]  # last.pth only: optimizer state, history and random number generators, for resuming
 
 
 def save_checkpoint(path: Path, info: RunInfo, model: nn.Module, record: dict[str, Any], **extra: Any) -> None:
-    """Writes a checkpoint of `model` after the epoch that `record` (plain values) describes, atomically.
+    """Atomically writes a checkpoint of `model` after the epoch of `record` (plain values).
 
     Raises:
-        StorageError: the file system refuses; the file that stood there is kept.
+        StorageError: the file system refuses; an existing file is kept.
     """
     content = {
         "format": FORMAT,
@@ -89,56 +89,57 @@ def save_checkpoint(path: Path, info: RunInfo, model: nn.Module, record: dict[st
 
 
 def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
-    """The checkpoint of a file: `best_model.pth`, or with `resume` `last.pth`; everything on the CPU.
+    """Loads a checkpoint to the CPU: `best_model.pth`, or with `resume` `last.pth`.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind; the field at fault is named.
+        CheckpointError: the file is missing, damaged or of another kind; the message names the field at fault.
     """
-    content = _content(path)
+    content = _read_content(path)
     fields = _FIELDS | (_RESUME_FIELDS if resume else {})
     for name, kind in fields.items():
         if type(content.get(name)) is not kind:
-            found = type(content[name]).__name__ if name in content else "missing"
-            raise CheckpointError(f"{path}: {name} is {found}, not {kind.__name__}; this is no checkpoint of this kind")
+            actual = type(content[name]).__name__ if name in content else "missing"
+            raise CheckpointError(f"{path}: {name} is {actual}, not {kind.__name__}; this is not such a checkpoint")
     unknown = sorted(str(name) for name in set(content) - set(fields))
     if unknown:
-        raise CheckpointError(f"{path} has the unexpected field {unknown[0]}; this is no checkpoint of this kind")
+        raise CheckpointError(f"{path} has the unexpected field {unknown[0]}; this is not such a checkpoint")
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: format is {content['format']}, this version reads {FORMAT}; train again")
     if content["kind"] not in (CACHED, END_TO_END):
-        raise CheckpointError(f"{path}: kind is {content['kind']!r}; this is no checkpoint of this product")
+        raise CheckpointError(f"{path}: kind is {content['kind']!r}; stage2 did not write this checkpoint")
     _check_state(path, content["model"])
     extra = {name: content[name] for name in _RESUME_FIELDS if resume}
     return Checkpoint(_run_info(path, content), content["model"], content["epoch"], content["metrics"], extra)
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:
-    """Loads `state` into `module`, every tensor of the right name, shape and type.
+    """Loads `state` into `module`; names, shapes and dtypes must all match.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected or does not fit; it is named.
+        CheckpointError: a tensor is missing, unexpected or does not fit; the message names it and `source`.
     """
-    wanted = module.state_dict()
-    for key in sorted(set(wanted) ^ set(state)):
-        what = "lacks" if key in wanted else "has the unexpected tensor"
-        raise CheckpointError(f"{source} {what} {key}; it belongs to another model")
-    for key, tensor in wanted.items():
+    expected = module.state_dict()
+    for key in sorted(set(expected) ^ set(state)):
+        problem = "lacks" if key in expected else "has the unexpected tensor"
+        raise CheckpointError(f"{source} {problem} {key}; it belongs to another model")
+    for key, tensor in expected.items():
         if state[key].shape != tensor.shape or state[key].dtype != tensor.dtype:
             raise CheckpointError(
-                f"{source}: {key} is {_kind(state[key])}, the model needs {_kind(tensor)}; it belongs to another model"
+                f"{source}: {key} is {_describe(state[key])}, the model needs {_describe(tensor)}; "
+                f"it belongs to another model"
             )
     module.load_state_dict(state)
 
 
 def substate(state: State, prefix: str) -> State:
-    """The tensors below `prefix` ("head." or "backbone."), without it."""
+    """The tensors whose names start with `prefix` ("head." or "backbone."), named without it."""
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def build_model(checkpoint: Checkpoint, backbone: nn.Module, source: str = "the checkpoint") -> Stage2Model:
     """The model of a checkpoint in evaluation mode, on `backbone`: the identity for features, or one for crops.
 
-    An end-to-end run's checkpoint brings its backbone's weights; a cached run's leaves those of `backbone`.
+    The checkpoint of an end-to-end run contains the backbone's weights; that of a cached run leaves them unchanged.
 
     Raises:
         CheckpointError: the tensors do not fit.
@@ -151,27 +152,27 @@ def build_model(checkpoint: Checkpoint, backbone: nn.Module, source: str = "the 
     return model.eval()
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_content(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the run's folder") from error
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the run folder") from error
     try:
-        _check_sums(path, data)
+        _check_checksums(path, data)
         content = read_tensor_file(path)
     except _BAD_ARCHIVE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({reason}); use another one") from error
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}); use another one") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; this is no checkpoint of this kind")
+        raise CheckpointError(f"{path} contains a {type(content).__name__}; this is not a checkpoint")
     return content
 
 
-def _check_sums(path: Path, data: bytes) -> None:
-    """torch.load does not compare the checksums of the tensors' bytes, so that is done here."""
+def _check_checksums(path: Path, data: bytes) -> None:
+    """Checks the checksums of the archive's members, which torch.load does not do."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(f"{path} is compressed, which no checkpoint of this product is; use another one")
+            raise CheckpointError(f"{path} is compressed; stage2 does not write compressed checkpoints")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: {damaged} does not match its checksum; use another checkpoint")
@@ -180,9 +181,11 @@ def _check_sums(path: Path, data: bytes) -> None:
 def _check_state(path: Path, state: dict[Any, Any]) -> None:
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: model.{key} is no tensor; this is no checkpoint of this kind")
+            raise CheckpointError(f"{path}: model.{key} is not a tensor; stage2 did not write this checkpoint")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(f"{path}: model.{key} is no plain tensor; this is no checkpoint of this product")
+            raise CheckpointError(
+                f"{path}: model.{key} is not a dense CPU tensor; stage2 did not write this checkpoint"
+            )
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: model.{key} has NaN or infinite values; use another checkpoint")
 
@@ -209,5 +212,5 @@ def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:
     )
 
 
-def _kind(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,4 +1,4 @@
-"""The fusion head: two persons' features and their spatial features -> logits, the same for (A, B) and (B, A)."""
+"""The fusion head, from the features of two persons and their spatial features to logits, and the whole model."""
 
 from collections.abc import Iterable
 
@@ -11,19 +11,23 @@ from classify.distributed import all_gather_features
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.annotations.spatial import NUM_GEOMETRIC, SPATIAL_DIM
 
-PLACE_DIM = 64  # width of the embedded spatial features
-STD_FLOOR = 0.01  # share of the mean deviation below which a feature is not blown up further
+SPATIAL_EMBEDDING_DIM = 64
+STD_FLOOR = 0.01  # smallest standard deviation, as a fraction of the mean over all features
 
 
 class FusionHead(nn.Module):
-    """Projects each person once, fuses the two of a pair with their spatial features, and classifies.
+    """Projects each person once, fuses the persons of a pair with their spatial features, and classifies.
 
-    Symmetric by construction: A and B meet only in sums, products and absolute differences, which floating-point
-    arithmetic computes alike in both orders, before anything is multiplied by a matrix.
+    Logits are bit-identical for (A, B) and (B, A): A and B are only combined by sums, products and absolute
+    differences, which are commutative in floating point, before the next matrix product.
 
-    - concat: [va + vb, |va - vb|, place], which holds the unordered pair (va, vb) completely
-    - bilinear: [(U va + u) * (U vb + u), place], a low-rank bilinear form
-    - add: va + vb + place, with `place` embedded in the visual dimension
+    With va, vb the projected persons and s the embedded spatial features, the fused vector is
+
+    - concat: [va + vb, |va - vb|, s], from which the unordered pair (va, vb) can be reconstructed
+    - bilinear: [(U va + u) * (U vb + u), s], a low-rank bilinear form
+    - add: va + vb + s, with s embedded in the visual dimension
+
+    `place` embeds the spatial features; the layers' names are part of the checkpoint format.
     """
 
     visual_shift: Tensor
@@ -45,49 +49,54 @@ class FusionHead(nn.Module):
         use_scene_context: bool = True,
     ):
         super().__init__()
-        used = [use_geometric] * NUM_GEOMETRIC + [use_scene_context] * (SPATIAL_DIM - NUM_GEOMETRIC)
+        used = torch.tensor([use_geometric] * NUM_GEOMETRIC + [use_scene_context] * (SPATIAL_DIM - NUM_GEOMETRIC))
+        used = used.float()
         self.fusion = fusion
         self.register_buffer("visual_shift", torch.zeros(feature_dim))
         self.register_buffer("visual_scale", torch.ones(feature_dim))
         self.register_buffer("spatial_shift", torch.zeros(SPATIAL_DIM))
-        self.register_buffer("spatial_scale", torch.tensor(used, dtype=torch.float32))
-        self.register_buffer("spatial_used", torch.tensor(used, dtype=torch.float32), persistent=False)
-        place_dim = visual_dim if fusion == "add" else PLACE_DIM
-        fused_dim = {"concat": 2 * visual_dim + place_dim, "bilinear": visual_dim + place_dim, "add": visual_dim}
+        self.register_buffer("spatial_scale", used.clone())
+        self.register_buffer("spatial_used", used, persistent=False)
+        embedding_dim = visual_dim if fusion == "add" else SPATIAL_EMBEDDING_DIM
+        fused_dim = {
+            "concat": 2 * visual_dim + embedding_dim,
+            "bilinear": visual_dim + embedding_dim,
+            "add": visual_dim,
+        }
         self.project = nn.Linear(feature_dim, visual_dim)
         if fusion == "bilinear":
             self.interact = nn.Linear(visual_dim, visual_dim)
-        self.place = nn.Linear(SPATIAL_DIM, place_dim)
+        self.place = nn.Linear(SPATIAL_DIM, embedding_dim)
         self.relation = nn.Linear(fused_dim[fusion], hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(hidden_dim, num_classes)
 
     def forward(self, features: Tensor, a: Tensor, b: Tensor, spatial: Tensor) -> Tensor:
-        """Features (P, D) float32, a and b (B,) int64 rows of it, spatial (B, 8) float32 -> logits (B, C)."""
+        """Features (P, D) float32, their rows a and b (B,) int64, spatial (B, 8) float32 -> logits (B, C)."""
         persons = torch.addcmul(self.visual_shift, features, self.visual_scale)
         persons = F.relu(self.project(persons))  # (P, V)
-        place = torch.addcmul(self.spatial_shift, spatial, self.spatial_scale)
-        fused = self._fuse(persons, a, b, F.relu(self.place(place)))
+        spatial = torch.addcmul(self.spatial_shift, spatial, self.spatial_scale)
+        fused = self._fuse(persons, a, b, F.relu(self.place(spatial)))
         hidden = self.dropout(F.relu(self.relation(fused)))  # (B, H)
         logits: Tensor = self.classify(hidden)
         return logits
 
-    def _fuse(self, persons: Tensor, a: Tensor, b: Tensor, place: Tensor) -> Tensor:
-        """(P, V) persons and (B, L) places -> (B, fused). `embedding` gathers rows with a fast backward on CPU."""
+    def _fuse(self, persons: Tensor, a: Tensor, b: Tensor, embedded: Tensor) -> Tensor:
+        """(P, V) persons and (B, L) embedded spatial features -> (B, fused)."""
         if self.fusion == "bilinear":
             persons = self.interact(persons)
-        va, vb = F.embedding(a, persons), F.embedding(b, persons)  # (B, V)
+        va, vb = F.embedding(a, persons), F.embedding(b, persons)  # (B, V); on a CPU its backward beats indexing
         if self.fusion == "bilinear":
-            return torch.cat((va * vb, place), dim=1)
+            return torch.cat((va * vb, embedded), dim=1)
         if self.fusion == "add":
-            return va + vb + place
-        return torch.cat((va + vb, (va - vb).abs(), place), dim=1)
+            return va + vb + embedded
+        return torch.cat((va + vb, (va - vb).abs(), embedded), dim=1)
 
     @torch.no_grad()
     def fit_scale(self, features: Iterable[Tensor], spatial: Tensor) -> None:
-        """Standardises by the training persons' features, in chunks (n, D), and the training pairs' spatial (M, 8).
+        """Sets the standardisation from the training persons' features (chunks (n, D)) and pairs' spatial (M, 8).
 
-        Kept as scale and shift, so that standardising is one operator; spatial groups that are switched off get 0.
+        It is stored as scale and shift, so that applying it is one operator. Disabled spatial features get 0 for both.
         """
         mean, std = mean_and_std(features)
         self.visual_scale.copy_(1.0 / std)
@@ -98,13 +107,13 @@ class FusionHead(nn.Module):
 
     @torch.no_grad()
     def copy_scale(self, other: "FusionHead") -> None:
-        """Takes over what `fit_scale` found for another head."""
+        """Copies the standardisation of another head."""
         for name, buffer in other.named_buffers():
             getattr(self, name).copy_(buffer)
 
 
 def build_head(config: ResNetStage2Config, feature_dim: int) -> FusionHead:
-    """The head that `config` describes, on features of `feature_dim` dimensions."""
+    """The head of a configuration, for features of `feature_dim` dimensions."""
     return FusionHead(
         feature_dim,
         config.visual_feature_dim,
@@ -118,29 +127,29 @@ def build_head(config: ResNetStage2Config, feature_dim: int) -> FusionHead:
 
 
 def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float64 of all rows of chunks (n, D), n > 0; no deviation is below the floor.
+    """Mean and standard deviation (D,) float64 of all rows of chunks (n, D), n > 0; the latter at least the floor.
 
-    The floor keeps a feature that hardly varies in training from drowning all others when it does later. Each chunk's
-    moments are merged into those of the chunks before it (Chan, Golub and LeVeque, 1979), which loses no digits.
+    The floor prevents a feature that hardly varies in training from dominating when it varies later. The moments of
+    the chunks are merged pairwise (Chan, Golub and LeVeque, 1979), which is numerically stable.
     """
-    count, mean, square = 0, torch.zeros(()), torch.zeros(())
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
         rows = chunk.double()
-        size, center = len(rows), rows.mean(0)
-        apart = center - mean.to(center.device)
-        square = (
-            square.to(center.device)
-            + (rows - center).square().sum(0)
-            + apart.square() * (count * size / (count + size))
+        size, chunk_mean = len(rows), rows.mean(0)
+        delta = chunk_mean - mean.to(chunk_mean.device)
+        squares = (
+            squares.to(chunk_mean.device)
+            + (rows - chunk_mean).square().sum(0)
+            + delta.square() * (count * size / (count + size))
         )
-        mean = mean.to(center.device) + apart * (size / (count + size))
+        mean = mean.to(chunk_mean.device) + delta * (size / (count + size))
         count += size
-    std = (square / count).sqrt()
+    std = (squares / count).sqrt()
     return mean, std.clamp_min(STD_FLOOR * float(std.mean()) + 1e-6)
 
 
 class Stage2Model(nn.Module):
-    """Persons -> features -> logits. In cached mode the persons are features and the backbone is the identity."""
+    """Backbone and head. In cached mode the batches contain features, and the backbone is the identity."""
 
     def __init__(self, backbone: nn.Module, head: FusionHead):
         super().__init__()
@@ -148,15 +157,15 @@ class Stage2Model(nn.Module):
         self.head = head
 
     def forward(self, batch: PairBatch) -> Tensor:
-        """Logits (B, C) of a batch of B pairs."""
+        """Batch of B pairs -> logits (B, C)."""
         logits: Tensor = self.head(self.features(batch), batch.a, batch.b, batch.spatial)
         return logits
 
     def features(self, batch: PairBatch) -> Tensor:
-        """The backbone's output (P, D) for the persons of a batch, those of other ranks included."""
-        own: Tensor = self.backbone(batch.persons)
-        return all_gather_features(own, batch.num_persons)
+        """The backbone's output (P, D) for all persons of a batch, gathered from all ranks."""
+        features: Tensor = self.backbone(batch.persons)
+        return all_gather_features(features, batch.num_persons)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """The parameters that training moves; frozen ones are left out."""
+        """The parameters that are not frozen."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The training loss: cross entropy, evenness over the classes, and accuracy."""
+"""The training loss: cross entropy, MPCA regularisation and accuracy regularisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from configs.resnet_stage2_config import ResNetStage2Config
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: class weights (C,) float32 on the device, and the weights of the two extra terms."""
+    """The loss to minimise: its class weights and the weights of its two regularisation terms."""
 
-    class_weight: Tensor
+    class_weight: Tensor  # (C,) float32, on the device
     mpca_weight: float
     acc_weight: float
 
@@ -23,7 +23,7 @@ class Objective:
     def from_config(
         cls, config: ResNetStage2Config, class_weight: Sequence[float], device: torch.device
     ) -> "Objective":
-        """The objective of a configuration, with class weights (C,) as `class_weights` gives them."""
+        """The objective of a configuration, with class weights (C,) from `class_weights`."""
         return cls(torch.tensor(class_weight, device=device), config.mpca_weight, config.acc_weight)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -33,8 +33,9 @@ class Objective:
     def loss_and_gradient(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (S,) of S batches of logits (S, B, C) and labels (S, B), and their gradients (S, B, C).
 
-        With p a sample's probabilities, y its one-hot row and s = p y, CE has the gradient w / sum(w) (p - y), and
-        whatever depends on s alone ds * s (y - p).
+        An optimisation of `stage2_loss`, which it is tested against, for the hand-written step in
+        classify.train.head_step. With p a sample's probabilities, y its one-hot row and s = p y, the cross entropy has
+        the gradient w / sum(w) (p - y), and a term f(s) the gradient f'(s) s (y - p).
         """
         pairs, classes = logits.shape[1:]
         one_hot = torch.eye(classes, dtype=logits.dtype, device=logits.device)[label]  # (S, B, C)
@@ -48,24 +49,24 @@ class Objective:
         share = share / share.sum(2, keepdim=True)  # 1 / classes present
         counts.clamp_min_(1)
         soft = true.sum(1, keepdim=True) / counts
-        apart = soft - (soft * share).sum(2, keepdim=True)
-        slope = apart * share  # half of the variance's gradient in `soft`
-        cross_entropy, even = -(weight * log_probability).sum((1, 2)), (slope * apart).sum((1, 2))
-        loss = cross_entropy + self.mpca_weight * even - (self.acc_weight / pairs) * true.sum((1, 2))
+        deviation = soft - (soft * share).sum(2, keepdim=True)
+        slope = deviation * share  # half of the variance's gradient with respect to `soft`
+        cross_entropy, variance = -(weight * log_probability).sum((1, 2)), (slope * deviation).sum((1, 2))
+        loss = cross_entropy + self.mpca_weight * variance - (self.acc_weight / pairs) * true.sum((1, 2))
         d_true = (2 * self.mpca_weight) * (slope / counts) - self.acc_weight / pairs
-        pull = (weight - d_true * true).sum(2, keepdim=True)  # (S, B, 1)
-        return loss, pull * (probability - one_hot)
+        factor = (weight - d_true * true).sum(2, keepdim=True)  # (S, B, 1)
+        return loss, factor * (probability - one_hot)
 
 
 def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight: float, acc_weight: float) -> Tensor:
-    """CE_w + mpca_weight * Var_c(s_c) - acc_weight * s, of logits (B, C) and labels (B,) int64; a scalar.
+    """The scalar CE_w + mpca_weight * Var_c(s_c) - acc_weight * s, of logits (B, C) and labels (B,) int64.
 
-    - CE_w: cross entropy, each sample weighted by its class and divided by the sum of the weights.
+    - CE_w: cross entropy, weighted by class and divided by the sum of the weights.
     - s_c: mean softmax probability of class c over the batch's samples of class c. Var_c is the population variance
-      (divided by the number of classes present) over the classes present, hence 0 where only one is.
+      over the classes present in the batch; it is 0 if there is only one.
     - s: mean softmax probability of the true class over the batch.
 
-    Only tensor operators, so that nothing waits for the device.
+    Uses tensor operators only, so it never synchronises with the device.
     """
     one_hot = (label.unsqueeze(1) == torch.arange(logits.shape[1], device=label.device)).to(logits.dtype)  # (B, C)
     log_true = (torch.log_softmax(logits, dim=1) * one_hot).sum(1)  # (B,)
@@ -80,9 +81,9 @@ def stage2_loss(logits: Tensor, label: Tensor, class_weight: Tensor, mpca_weight
 
 
 def class_weights(counts: NDArray[np.int64], balance: str) -> tuple[float, ...]:
-    """(C,) weights: with balance "loss" one over the class's count, mean 1 over the classes present; else ones.
+    """(C,) weights: with balance "loss" the inverse class counts, with mean 1 over the classes present; else ones.
 
-    A class that training never sees keeps weight 1, so that it is not hidden from the validation loss.
+    A class without training samples has weight 1, so that it still counts in the validation loss.
     """
     weight = np.ones(len(counts))
     present = counts > 0

@@ -1,7 +1,8 @@
-"""A store that memory does not hold: the same samples and figures, window after window."""
+"""A store that does not fit in memory: the same samples as in memory, one window at a time."""
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def all_pairs(features: Features) -> Split:
 
 
 def samples(batches: list[PairBatch]) -> list[tuple[bytes, ...]]:
-    """Each sample as the bytes of all that it is made of."""
+    """The bytes of each sample: both persons' features, spatial features and label."""
     return [
         tuple(part.numpy().tobytes() for part in (b.persons[b.a[i]], b.persons[b.b[i]], b.spatial[i], b.label[i]))
         for b in batches
@@ -75,16 +76,16 @@ def test_an_epoch_has_each_sample_once_in_full_batches(path: Path, window: int, 
     spatial = sorted(row.tobytes() for row in features.tables.spatial[split.pairs])
     assert sorted(row.numpy().tobytes() for b in batches for row in b.spatial) == spatial
     if features.visual_flipped is None:
-        whole = CachedFeatures.load(features, CPU).source(features.tables, split, batch_size)
-        assert sorted(samples(batches)) == sorted(samples(list(whole.epoch())))
+        cached = CachedFeatures.load(features, CPU).source(features.tables, split, batch_size)
+        assert sorted(samples(batches)) == sorted(samples(list(cached.epoch())))
 
 
-def test_in_order_it_is_the_source_in_memory(path: Path) -> None:
+def test_without_shuffling_it_equals_the_cached_source(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
     streamed = StreamedFeatures(stored, CPU, 2).source(stored.tables, split, 9)
-    whole = CachedFeatures.load(features, CPU).source(features.tables, split, 9)
-    assert samples(list(streamed.epoch())) == samples(list(whole.epoch()))
+    cached = CachedFeatures.load(features, CPU).source(features.tables, split, 9)
+    assert samples(list(streamed.epoch())) == samples(list(cached.epoch()))
 
 
 def test_windows_mix_their_units_and_epochs_differ(path: Path) -> None:
@@ -99,38 +100,36 @@ def test_windows_mix_their_units_and_epochs_differ(path: Path) -> None:
         for pair in split.pairs
     }
     units = [unit_of[row] for row in orders[0]]
-    changes = sum(one != other for one, other in itertools.pairwise(units))
-    assert changes > len(units) / 2  # in the order of the file there would be one a unit
-    again = source.epoch(torch.Generator().manual_seed(1))
-    assert [row.numpy().tobytes() for b in again for row in b.spatial] == orders[0]
+    changes = sum(unit != following for unit, following in itertools.pairwise(units))
+    assert changes > len(units) / 2  # in file order there would be one change per unit
+    repeated = source.epoch(torch.Generator().manual_seed(1))
+    assert [row.numpy().tobytes() for b in repeated for row in b.spatial] == orders[0]
 
 
 def test_a_balanced_epoch_draws_as_often_as_there_are_samples(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     split = all_pairs(features)
-    rare = Split("train", split.pairs, np.where(np.arange(len(split.pairs)) < 3, 1, 0))
-    source = StreamedFeatures(stored, CPU, 3).source(stored.tables, rare, 8, balanced=True)
+    imbalanced = Split("train", split.pairs, np.where(np.arange(len(split.pairs)) < 3, 1, 0))
+    source = StreamedFeatures(stored, CPU, 3).source(stored.tables, imbalanced, 8, balanced=True)
     labels = torch.cat([b.label for b in source.epoch(torch.Generator().manual_seed(0))])
     assert len(labels) == source.samples
     assert 0.3 < labels.float().mean() < 0.7
 
 
-def test_chunks_are_the_persons_features(path: Path) -> None:
+def test_chunks_are_the_features_of_the_persons(path: Path) -> None:
     features, stored = load_store(path), open_stored(path)
     persons = np.unique(np.random.default_rng(0).integers(0, len(features.visual), 60))
-    for visual in (StreamedFeatures(stored, CPU, 1), CachedFeatures.load(features, CPU)):
-        assert torch.equal(torch.cat(list(visual.chunks(persons))), torch.from_numpy(features.visual[persons]))
+    for source in (StreamedFeatures(stored, CPU, 1), CachedFeatures.load(features, CPU)):
+        assert torch.equal(torch.cat(list(source.chunks(persons))), torch.from_numpy(features.visual[persons]))
 
 
-def test_what_fits_is_taken_into_memory(path: Path) -> None:
+def test_features_that_fit_are_loaded_into_memory(path: Path) -> None:
     assert isinstance(open_features(path, CPU, 0.0), Features)
     assert isinstance(open_features(path, CPU, 1e-6), StoredFeatures)
     assert StreamedFeatures.within(open_stored(path), CPU, 1.0).window == 1
 
 
-def test_a_shard_damaged_between_two_epochs_is_noticed(path: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_a_shard_damaged_between_epochs_raises(path: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(path, tmp_path / "copy")
     stored = open_stored(copy)
     split = all_pairs(load_store(copy))
@@ -144,16 +143,16 @@ def test_a_shard_damaged_between_two_epochs_is_noticed(path: Path, tmp_path: Pat
         list(source.epoch())
 
 
-def test_a_streamed_run_trains_evaluates_and_goes_on(path: Path, tmp_path: Path) -> None:
+def test_a_streamed_run_trains_evaluates_and_repeats(path: Path, tmp_path: Path) -> None:
     settings = {"weights": "random", "crop_size": 32, "feature_memory": 1e-6, "freeze_backbone": True, "epochs": 2}
     config = small_config(tmp_path / "run", data_path=str(path.parent / "data"), **settings)
     run = train(config, TrainOptions(store=str(path)))
-    found = evaluate_on_store(run.folder, path, "test", "cpu")
-    assert found["confusion_matrix"] == run.results["test_confusion_matrix"]
-    again = train(
-        small_config(tmp_path / "again", data_path=config.data_path, **settings), TrainOptions(store=str(path))
+    metrics = evaluate_on_store(run.folder, path, "test", "cpu")
+    assert metrics["confusion_matrix"] == run.results["test_confusion_matrix"]
+    repeated = train(
+        small_config(tmp_path / "repeated", data_path=config.data_path, **settings), TrainOptions(store=str(path))
     )
-    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run.folder, again.folder)]
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run.folder, repeated.folder)]
     assert [json.loads(line)["train_loss"] for line in lines[0]] == [
         json.loads(line)["train_loss"] for line in lines[1]
     ]

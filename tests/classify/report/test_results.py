@@ -17,7 +17,7 @@ from classify.report.results import write_json
 from configs.errors import SplitError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
-from tests.factories import IDENTITY, make_features, make_tables, small_config, train_head
+from tests.factories import make_features, make_tables, small_config, train_head
 
 log = logging.getLogger("stage2")
 
@@ -59,7 +59,7 @@ def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
     assert run.results["best_epoch"] < run.results["epochs_run"]
     checkpoint = load_checkpoint(run.folder / "best_model.pth")
     assert checkpoint.epoch == run.results["best_epoch"]
-    again = evaluate_features(checkpoint, features, IDENTITY, split="test", device=torch.device("cpu"))
+    again = evaluate_features(checkpoint, features, {}, split="test", device=torch.device("cpu"))
     assert again["confusion_matrix"] == run.results["test_confusion_matrix"]
     assert again["loss"] == run.results["test_loss"]
 
