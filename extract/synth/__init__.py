@@ -1,4 +1,4 @@
-"""Draws JRDB-format data sets: panoramas of people with matching annotations.
+"""Draws synthetic datasets in JRDB format: panoramas of people with matching annotations.
 
-Used by `stage2 synth`, `stage2 demo` and the tests; nothing else depends on it.
+Used by `stage2 synth`, `stage2 demo` and the tests only.
 """

@@ -1,6 +1,6 @@
-"""Skeletons of people who walk, stand or sit, in body coordinates.
+"""Skeletons of walking, standing and sitting people.
 
-Unit: the height of the standing person. Axes of a joint: x to the person's left, y up from the ground, z forward.
+Body coordinates: x to the person's left, y up from the ground, z forward; 1 is the height of the standing person.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,13 @@ POSTURES = ("walking", "standing", "sitting")
 
 _THIGH, _SHANK, _FOOT = 0.245, 0.235, 0.075
 _UPPER_ARM, _FOREARM = 0.155, 0.15
-_ARMS = ((0.03, 0.12), (0.0, 0.3), (0.35, 1.9), (0.25, 1.4), (-0.25, 0.9))  # hanging, loose, phone, folded, on the hip
+_ARMS = (
+    (0.03, 0.12),
+    (0.0, 0.3),
+    (0.35, 1.9),
+    (0.25, 1.4),
+    (-0.25, 0.9),
+)  # (swing, elbow) in radians: hanging, relaxed, holding a phone, folded, on the hip
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Pose:
-    """A skeleton; tuples hold right and left."""
+    """A skeleton; legs and arms are (right, left)."""
 
     pelvis: Point
     chest: Point
@@ -46,75 +52,82 @@ class Pose:
     arms: tuple[Arm, Arm]
 
 
-def pose_of(posture: str, rng: np.random.Generator) -> Pose:
-    """A random pose of one of POSTURES."""
+def draw_pose(posture: str, rng: np.random.Generator) -> Pose:
+    """Draws a random pose of the given posture."""
     if posture == "walking":
-        return _walking(rng)
+        return _draw_walking(rng)
     if posture == "sitting":
-        return _sitting(rng)
-    return _standing(rng)
+        return _draw_sitting(rng)
+    return _draw_standing(rng)
 
 
-def _walking(rng: np.random.Generator) -> Pose:
+def _draw_walking(rng: np.random.Generator) -> Pose:
     stride = float(rng.uniform(0.36, 0.58))
-    lifted = float(rng.uniform(0.25, 0.85))
-    swings = ((stride, 0.08), (-stride * 0.85, lifted))
+    bent_knee = float(rng.uniform(0.25, 0.85))
+    swings = ((stride, 0.08), (-stride * 0.85, bent_knee))
     arm = float(rng.uniform(0.35, 0.75))
     elbow = float(rng.uniform(0.2, 0.8))
-    arms = ((-arm, elbow), (arm, elbow + 0.15))  # each arm swings against the leg of its side
+    arms = ((-arm, elbow), (arm, elbow + 0.15))  # each arm swings opposite to the leg on its side
     order = (0, 1) if rng.random() < 0.5 else (1, 0)
     legs = (swings[order[0]], swings[order[1]])
-    return _assemble(legs, (arms[order[0]], arms[order[1]]), lean=0.06, spread=0.05)
+    return _build_pose(legs, (arms[order[0]], arms[order[1]]), lean=0.06, spread=0.05)
 
 
-def _standing(rng: np.random.Generator) -> Pose:
+def _draw_standing(rng: np.random.Generator) -> Pose:
     first, second = (float(angle) for angle in rng.uniform(-0.04, 0.06, 2))
     right, left = (_ARMS[int(kind)] for kind in rng.choice(len(_ARMS), 2, p=(0.4, 0.2, 0.15, 0.15, 0.1)))
     spread = float(rng.uniform(0.036, 0.06))
-    return _assemble(((first, 0.03), (second, 0.03)), (right, left), lean=0.0, spread=spread)
+    return _build_pose(((first, 0.03), (second, 0.03)), (right, left), lean=0.0, spread=spread)
 
 
-def _sitting(rng: np.random.Generator) -> Pose:
+def _draw_sitting(rng: np.random.Generator) -> Pose:
     thigh = float(rng.uniform(1.38, 1.5))
     bends = rng.uniform(1.15, 1.6, 2)
     arm, elbow = float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.7, 1.5))
     legs = ((thigh, float(bends[0])), (thigh, float(bends[1])))
     lean, spread = float(rng.uniform(-0.06, 0.1)), float(rng.uniform(0.06, 0.095))
-    return _assemble(legs, ((arm, elbow), (arm, elbow)), lean, spread)
+    return _build_pose(legs, ((arm, elbow), (arm, elbow)), lean, spread)
 
 
-def _assemble(
+def _build_pose(
     legs: tuple[tuple[float, float], tuple[float, float]],
     arms: tuple[tuple[float, float], tuple[float, float]],
     lean: float,
     spread: float,
 ) -> Pose:
-    """A pose from joint angles: legs (thigh, knee), arms (upper arm, elbow), radians, forward from hanging down."""
-    right, left = (_leg(side * spread, *angles) for side, angles in zip((-1, 1), legs, strict=True))
+    """Builds a pose from joint angles in radians; 0 hangs down and positive angles turn forward.
+
+    Args:
+        legs: (thigh, knee) of the right and the left leg.
+        arms: (upper arm, elbow) of the right and the left arm.
+        lean: z of the chest.
+        spread: distance of each leg from the centre.
+    """
+    right, left = (_build_leg(side * spread, *angles) for side, angles in zip((-1, 1), legs, strict=True))
     ground = min(right.ankle[1], left.ankle[1], right.toe[1], left.toe[1]) - 0.02
-    legs_up = (_raise(right, -ground), _raise(left, -ground))
+    raised = (_raise_leg(right, -ground), _raise_leg(left, -ground))
     hip = -ground
     pelvis, chest = (0.0, hip + 0.03, 0.0), (0.0, hip + 0.26, lean)
     head = (0.0, hip + 0.425, lean * 1.5 + 0.01)
-    sides = tuple(_arm((side * 0.125, hip + 0.29, lean), side, *a) for side, a in zip((-1, 1), arms, strict=True))
-    return Pose(pelvis, chest, head, legs_up, (sides[0], sides[1]))
+    both = tuple(_build_arm((side * 0.125, hip + 0.29, lean), side, *a) for side, a in zip((-1, 1), arms, strict=True))
+    return Pose(pelvis, chest, head, raised, (both[0], both[1]))
 
 
-def _leg(x: float, thigh: float, bend: float) -> Leg:
+def _build_leg(x: float, thigh: float, bend: float) -> Leg:
     knee = (x, -_THIGH * cos(thigh), _THIGH * sin(thigh))
     shank = thigh - bend
     ankle = (x, knee[1] - _SHANK * cos(shank), knee[2] + _SHANK * sin(shank))
-    tilt = min(0.0, shank)  # a trailing foot points down
+    tilt = min(0.0, shank)  # the foot of a trailing leg points down
     toe = (x, ankle[1] + _FOOT * sin(tilt), ankle[2] + _FOOT * cos(tilt))
     return Leg((x, 0.0, 0.0), knee, ankle, toe)
 
 
-def _raise(leg: Leg, up: float) -> Leg:
+def _raise_leg(leg: Leg, up: float) -> Leg:
     hip, knee, ankle, toe = ((p[0], p[1] + up, p[2]) for p in (leg.hip, leg.knee, leg.ankle, leg.toe))
     return Leg(hip, knee, ankle, toe)
 
 
-def _arm(shoulder: Point, side: int, swing: float, elbow: float) -> Arm:
+def _build_arm(shoulder: Point, side: int, swing: float, elbow: float) -> Arm:
     out = 0.03 * side
     joint = (shoulder[0] + out, shoulder[1] - _UPPER_ARM * cos(swing), shoulder[2] + _UPPER_ARM * sin(swing))
     angle = swing + elbow

@@ -12,7 +12,7 @@ from configs.errors import ConfigError, DataError
 from configs.splits import JRDB_SPLIT, SPLIT_NAMES
 from extract.annotations.jrdb import IMAGES, LABELS, read_scenes, scene_names
 from extract.images.read import read_frame
-from extract.synth.crowd import draw_crowd, figures_in
+from extract.synth.crowd import draw_crowd, persons_in
 from extract.synth.dataset import draw_dataset, draw_for_labels
 from store.tables import Tables
 
@@ -64,7 +64,10 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_people_stand_at_both_edges() -> None:
     groups = draw_crowd(np.random.default_rng(0), 40, 18)
     boxes = [
-        f.box for group in groups for frame in range(group.first, group.last + 1) for f in figures_in(group, frame)
+        p.box
+        for group in groups
+        for frame in range(group.first_frame, group.last_frame + 1)
+        for p in persons_in(group, frame)
     ]
     assert any(x < 0 for x, *_ in boxes)
     assert any(x + w > 3760 for x, _, w, _ in boxes)
@@ -89,8 +92,8 @@ def test_boxes_do_not_give_the_posture_away() -> None:
     shapes: dict[str, list[tuple[float, float]]] = {}
     for group in groups:
         for member in group.members:
-            _, _, w, h = member.figure.box
-            shapes.setdefault(member.figure.posture, []).append((w / h, h))
+            _, _, w, h = member.person.box
+            shapes.setdefault(member.person.posture, []).append((w / h, h))
     means = np.array([np.mean(rows, axis=0) for rows in shapes.values()])
     deviation = np.std([row for rows in shapes.values() for row in rows], axis=0)
     assert (np.ptp(means, axis=0) < 0.15 * deviation).all()
