@@ -58,10 +58,7 @@ def train_end_to_end(
     device = pick_device(config.device)
     splits = select_splits(tables, config)
     _check_sizes(tables, splits)
-    torch.manual_seed(config.seed)
-    model = Stage2Model(backbone, build_head(config, backbone.out_dim))
-    if start is not None:
-        _start_from(model, start, config)
+    model = _build_model(backbone, config, start)
     folder = open_run_folder(config, overwrite, resume)
     with run_log(folder.path), report_out_of_memory(config.batch_size) as trial:
         log_start(tables, splits, config)
@@ -91,7 +88,16 @@ def _person_features(model: Stage2Model, source: Source) -> list[Tensor]:
     return [model.features(batch) for batch in source.epoch()]
 
 
-def _start_from(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:
+def _build_model(backbone: Backbone, config: ResNetStage2Config, start: Checkpoint | None) -> Stage2Model:
+    """The model with new head weights, or with those of `start`."""
+    torch.manual_seed(config.seed)
+    model = Stage2Model(backbone, build_head(config, backbone.out_dim))
+    if start is not None:
+        _load_start(model, start, config)
+    return model
+
+
+def _load_start(model: Stage2Model, start: Checkpoint, config: ResNetStage2Config) -> None:
     """Loads the weights of `start`. Raises CheckpointError if its head differs; the setting is named."""
     for name in names_with_role(ResNetStage2Config, HEAD):
         old, new = getattr(start.info.config, name), getattr(config, name)
