@@ -1,37 +1,24 @@
-"""The `stage2` command: parses, calls one function, prints, and turns errors into one sentence each."""
+"""The `stage2` command: parses the command line, calls one function, prints, and turns errors into exit codes.
+
+Each command imports what it needs when it runs, so that `--help` answers at once. Exit codes: `configs/errors.py`.
+"""
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from configs.options import (
-    as_json_option,
-    compare_options,
-    evaluate_options,
-    extract_options,
-    finetune_options,
-    predict_options,
-    repair_options,
-    run_config,
-    run_weights_option,
-    synth_options,
-    train_options,
-)
-from configs.presets import PRESETS
-from configs.process import end_at_once, exit_code
+from configs import options, presets
+from configs.errors import EXIT_FAULTY, EXIT_INTERRUPTED, EXIT_SKIPPED, Stage2Error
+from configs.extraction_config import ExtractionConfig
 from configs.ranks import rank
-
-SKIPPED, FAULTY = 3, 4  # exit codes: finished with skipped items; a store is not what it should be
-
-
-def _underscored(token: str) -> str:
-    """Options may be typed with hyphens or underscores."""
-    return token.replace("-", "_")
+from configs.settings import from_options
+from configs.train_options import TrainOptions
 
 
 @click.group(
@@ -39,164 +26,142 @@ def _underscored(token: str) -> str:
         "help_option_names": ["-h", "--help"],
         "show_default": True,
         "max_content_width": 110,
-        "token_normalize_func": _underscored,
+        "token_normalize_func": lambda token: token.replace("-", "_"),  # accept hyphens in options too
     }
 )
 @click.version_option(package_name="stage2")
 def stage2() -> None:
-    """What do pairs of people do together? Extract visual features once, then train on them in seconds."""
+    """Recognise what pairs of people do together: extract visual features once, then train on them in seconds."""
 
 
 @stage2.command()
-@extract_options
+@options.extract
 def extract(as_json: bool, **settings: Any) -> int:
-    """Run the backbone once over all person crops into a feature store; run again, it resumes."""
-    from classify.report.log import console
-    from configs.extraction_config import ExtractionConfig
-
+    """Extract the features of all people into a store; run again to resume."""
     config = ExtractionConfig(**settings)
+    from classify.report.log import console
     from extract.job import extract as run
     from store.describe import store_text
 
     with console(sys.stderr if as_json else sys.stdout):
-        found = run(config).to_dict()
-    _show(found, as_json, store_text)
-    return SKIPPED if found["skipped"] else 0
+        summary = run(config).to_dict()
+    _print(summary, as_json, store_text)
+    return EXIT_SKIPPED if summary["skipped"] else 0
 
 
 @stage2.command()
-@train_options
+@options.train
 @click.pass_context
 def train(context: click.Context, /, **_: Any) -> None:
-    """Train: with --freeze_backbone the head on cached features, else end to end."""
+    """Train end to end, or with --freeze_backbone only the head, on cached features."""
     _train(context, {})
 
 
 @stage2.command()
-@finetune_options
-@train_options
+@options.finetune
 @click.pass_context
 def finetune(context: click.Context, /, start: str, **_: Any) -> None:
-    """Train backbone and head end to end, from a head-only run's end where --from is given."""
+    """Train backbone and head end to end; --from starts from a finished run."""
     from classify.pipeline import start_settings
 
     _train(context, start_settings(Path(start)) if start else {})
 
 
 @stage2.command()
-@click.argument("preset", required=False, type=click.Choice([preset.name for preset in PRESETS]))
-@train_options
+@click.argument("preset", required=False, type=click.Choice([item.name for item in presets.PRESETS]))
+@options.train
 @click.pass_context
 def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
-    """Train with a preset of the guide; without one, choose from a list. Options win over the preset's."""
-    if preset is None:
-        for number, choice in enumerate(PRESETS, 1):
-            click.echo(f"  {number}  {choice.name:<16} {choice.purpose}")
-        preset = PRESETS[click.prompt("Preset", type=click.IntRange(1, len(PRESETS)), default=1) - 1].name
-    _train(context, next(choice.settings for choice in PRESETS if choice.name == preset))
+    """Train with a preset, or choose one from a list. Options override the preset's settings."""
+    _train(context, presets.preset(preset or options.choose_preset()).settings)
 
 
 def _train(context: click.Context, settings: dict[str, Any]) -> None:
-    given, config = context.params, run_config(context, settings)
+    config, training = options.run_config(context, settings), from_options(TrainOptions, context.params)
     from classify.pipeline import train as start
     from classify.report.log import console
-    from configs.train_options import TrainOptions
 
-    resume = given["resume"] == "auto"
-    beside = TrainOptions(
-        given["store"], given["max_skipped"], given["seeds"], given["overwrite"], resume, given.get("start", "")
-    )
-    with console(sys.stderr if given["as_json"] else sys.stdout):
-        finished = start(config, beside)
-    if rank() > 0:
-        return
-    found = finished.results | {"run": str(finished.folder)}
-    _show(found, given["as_json"], lambda values: f"Run folder: {values['run']}")
-
-
-_run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+    with console(sys.stderr if context.params["as_json"] else sys.stdout):
+        finished = start(config, training)
+    if rank() == 0:
+        results = finished.results | {"run": str(finished.folder)}
+        _print(results, context.params["as_json"], "Run folder: {run}".format_map)
 
 
 @stage2.command()
-@_run_folder
-@evaluate_options
+@options.run_folder
+@options.evaluate
 def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> None:
-    """Metrics of a finished run on a split."""
+    """Print the metrics of a finished run on a split of a store (--store) or of images (--data_path)."""
     if (store is None) == (data_path is None):
         raise click.UsageError("give either --store or --data_path")
     from classify.evaluate.metrics import metrics_text
     from classify.inference.finished_run import evaluate_on_images, evaluate_on_store
 
     if store is not None:
-        found = evaluate_on_store(run_folder, store, given["split"], given["device"])
+        metrics = evaluate_on_store(run_folder, store, given["split"], given["device"])
     else:
         assert data_path is not None
-        found = evaluate_on_images(run_folder, data_path, given["split"], given["device"], given["weights"])
-    _show(found, as_json, metrics_text)
+        metrics = evaluate_on_images(run_folder, data_path, given["split"], given["device"], given["weights"])
+    _print(metrics, as_json, metrics_text)
 
 
 @stage2.command()
-@_run_folder
-@predict_options
-def predict(run_folder: Path, data_path: Path, out: Path, pairs: str, as_json: bool, **given: Any) -> None:
-    """Say what the pairs of new frames do, as JRDB-format JSON and as pictures."""
+@options.run_folder
+@options.predict
+def predict(run_folder: Path, data_path: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Predict what the pairs of people in new frames do, as JRDB-format JSON and as images."""
     from classify.inference.predict import PredictOptions
-    from classify.inference.predict import predict as answer
+    from classify.inference.predict import predict as run
     from classify.report.log import console
 
     with console(sys.stderr):
-        counts = answer(run_folder, data_path, out, PredictOptions(pairing=pairs, **given))
+        counts = run(run_folder, data_path, out, PredictOptions(**given))
     text = "{pairs:,} pairs of {persons:,} people in {frames:,} frames -> {out}"
-    _show(counts | {"out": str(out)}, as_json, lambda values: text.format(**values))
+    _print(counts | {"out": str(out)}, as_json, text.format_map)
 
 
 @stage2.command()
-@_run_folder
+@options.run_folder
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: RUN/report.html]")
 def report(run_folder: Path, out: Path | None) -> None:
-    """Write the page of a run."""
+    """Write a run's HTML report."""
     from classify.report.html import write_report
 
     click.echo(write_report(run_folder, out or run_folder / "report.html"))
 
 
 @stage2.command()
-@_run_folder
-@click.option("--format", "kind", type=click.Choice(("onnx", "torchscript", "safetensors")), required=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
-@run_weights_option
-@as_json_option
+@options.run_folder
+@options.export
 def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) -> None:
-    """Write the whole classifier, crops and boxes in, probabilities out, once it answers as the live model does."""
-    from classify.export.export import export as write
+    """Export the classifier (crops and boxes in, probabilities out) after comparing it with the live model."""
+    from classify.export.export import export as run
 
-    text = "{out} ({bytes:,} bytes): within {difference:.1g} of the live model, {tolerance:g} allowed"
-    _show(write(run_folder, out, kind, weights), as_json, lambda values: text.format(**values))
+    text = "{out} ({bytes:,} bytes): differs from the live model by {difference:.1g}; {tolerance:g} is allowed"
+    _print(run(run_folder, out, kind, weights), as_json, text.format_map)
 
 
 @stage2.command()
-@compare_options
+@options.compare
 def compare(
     out: Path, backbones: str, modes: str, max_skipped: float, config_file: Path | None, as_json: bool, **given: Any
 ) -> None:
-    """Train backbones, cached and end to end, on the same split, and print the guide's table."""
+    """Train several backbones, cached and end to end, on the same split, and print a table."""
     from classify.experiments.compare import compare as run
     from classify.experiments.compare import compare_table
     from classify.report.log import console
-    from configs.options import read_toml
 
-    settings = read_toml(config_file) if config_file is not None else {}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = options.read_toml(config_file) | {name: value for name, value in given.items() if value is not None}
     with console(sys.stderr):
-        found = run(out, backbones.split(","), modes.split(","), settings, max_skipped)
-    _show(found, as_json, compare_table)
+        comparison = run(out, backbones.split(","), modes.split(","), settings, max_skipped)
+    _print(comparison, as_json, compare_table)
 
 
 @stage2.command()
-@click.option("--out", type=click.Path(path_type=Path), default="stage2-demo", help="Folder for everything.")
-@click.option("--seed", default=0)
+@options.demo
 def demo(out: Path, seed: int) -> None:
-    """The main job on built-in data, offline: draw, extract, train, evaluate, report."""
+    """Draw a small dataset, extract, train, evaluate and write a report; works offline."""
     from classify.demo import run_demo
     from classify.report.log import console
 
@@ -210,90 +175,124 @@ def demo(out: Path, seed: int) -> None:
 
 @stage2.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@synth_options
+@options.synth
 def synth(out: Path, scenes: int | None, frames: int | None, people: int, seed: int, labels: Path | None) -> None:
-    """Draw a JRDB-format data set: panoramas of people with annotations."""
+    """Draw a JRDB-format dataset: panoramas of people, with annotations."""
     from extract.synth.dataset import draw_dataset, draw_for_labels
 
     if labels is not None:
         draw_for_labels(labels, out, scenes=scenes, frames=frames, seed=seed)
     else:
-        draw_dataset(
-            out,
-            scenes=25 if scenes is None else scenes,
-            frames=10 if frames is None else frames,
-            people=people,
-            seed=seed,
-        )
+        scenes, frames = 25 if scenes is None else scenes, 10 if frames is None else frames
+        draw_dataset(out, scenes=scenes, frames=frames, people=people, seed=seed)
     click.echo(f"drawn: {out}")
 
 
 @stage2.group("store")
 def store_group() -> None:
-    """Look into a feature store, check it, mend it."""
+    """Inspect, check, repair or pack a feature store."""
 
 
 @store_group.command()
-@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@as_json_option
+@options.store_path
+@options.as_json
 def info(path: Path, as_json: bool) -> None:
-    """What a store holds; reads no features."""
+    """Print a store's recipe, counts and size, without reading features."""
     from store.crops import info_with_crops
     from store.describe import store_text
 
-    _show(info_with_crops(path), as_json, store_text)
+    _print(info_with_crops(path), as_json, store_text)
 
 
 @store_group.command()
-@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@as_json_option
+@options.store_path
+@options.as_json
 def verify(path: Path, as_json: bool) -> int:
-    """Check every byte of a store against its checksums, plan and recipe; exit code 4 where something is wrong."""
+    """Check every byte of a store against checksums, plan and recipe; exit code 4 if it is damaged."""
     from store.describe import verify_text
-    from store.verify import verify as check
+    from store.verify import verify as run
 
-    found = check(path).to_dict()
-    _show(found, as_json, verify_text)
-    return 0 if found["sound"] else FAULTY
+    result = run(path).to_dict()
+    _print(result, as_json, verify_text)
+    return 0 if result["sound"] else EXIT_FAULTY
 
 
 @store_group.command()
-@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-@repair_options
-def repair(path: Path, data_path: str, weights: str, as_json: bool, **machine: Any) -> None:
-    """Compute again exactly what is damaged or missing, from the data that the store was made from."""
+@options.store_path
+@options.repair
+def repair(path: Path, data_path: str, weights: str, as_json: bool, **compute: Any) -> None:
+    """Recompute the damaged or missing shards of a store from its original data."""
     from classify.report.log import console
     from extract.repair import ComputeOptions
-    from extract.repair import repair as mend
+    from extract.repair import repair as run
     from store.describe import repair_text
 
     with console(sys.stderr if as_json else sys.stdout):
-        found = mend(path, Path(data_path), weights, ComputeOptions(**machine)).to_dict()
-    _show(found, as_json, repair_text)
+        result = run(path, Path(data_path), weights, ComputeOptions(**compute)).to_dict()
+    _print(result, as_json, repair_text)
 
 
 @store_group.command()
-@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
+@options.store_path
 @click.argument("out", metavar="OUT.h5", type=click.Path(path_type=Path))
 def pack(path: Path, out: Path) -> None:
-    """Write a store into one HDF5 file, for copying and reading; every command takes it in the store's place."""
+    """Pack a store into one HDF5 file, which every command accepts as a store."""
     from store.pack import pack_store
 
     click.echo(f"packed: {out} ({pack_store(path, out) / 1e6:,.1f} MB)")
 
 
-def _show(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+def _print(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
     click.echo(json.dumps(values, indent=1) if as_json else text(values))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends with the documented exit code."""
-    sys.exit(exit_code(stage2, arguments))
+_CONTINUE = "run the same command again to continue; finished work is kept"
+_RESUME = "run again with the same --checkpoint_dir and --resume auto to continue after the last finished epoch"
+_INTERRUPTED = {"train": _RESUME, "finetune": _RESUME, "run": _RESUME, "extract": _CONTINUE, "compare": _CONTINUE}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits; an expected error is printed as one sentence."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code: int | None = stage2.main(arguments, prog_name="stage2", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        advice = _INTERRUPTED.get(next(iter(arguments), ""), "run the same command again")
+        click.echo(f"interrupted; {advice}", err=True)
+        code = EXIT_INTERRUPTED
+    except Stage2Error as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code or 0)
+
+
+def run_and_exit(function: Callable[[], None]) -> NoReturn:
+    """Runs `function` and exits with its exit code via os._exit, which skips over 1 s of teardown with PyTorch loaded.
+
+    With the environment variable STAGE2_NORMAL_EXIT=1 the interpreter exits normally, as coverage and profilers need.
+    """
+    code: str | int | None = 0
+    try:
+        function()
+    except SystemExit as stop:
+        code = stop.code
+    if os.environ.get("STAGE2_NORMAL_EXIT") == "1" or isinstance(code, str):  # Python prints a text
+        sys.exit(code)
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(code)  # Python reports the error
+    os._exit(code or 0)
 
 
 def process(arguments: Sequence[str] | None = None) -> NoReturn:
-    """`main` in a process of its own."""
-    end_at_once(partial(main, arguments))
+    """The console script: `main`, ended by `run_and_exit`."""
+    run_and_exit(lambda: main(arguments))
 
 
 if __name__ == "__main__":

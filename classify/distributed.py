@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configs.errors import DeviceError
-from configs.ranks import rank, ranks, restarts
+from configs.ranks import rank, restarts, world_size
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     Raises:
         DeviceError: there are fewer CUDA devices than ranks on this machine.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         yield
         return
     if device.type == "cuda":
@@ -69,7 +69,7 @@ def broadcast(values: Tensor) -> Tensor:
 
 def local_share(persons: NDArray[np.int64]) -> NDArray[np.int64]:
     """This rank's part of the persons (P,) of a batch."""
-    return np.array_split(persons, ranks())[rank()] if is_distributed() else persons
+    return np.array_split(persons, world_size())[rank()] if is_distributed() else persons
 
 
 def all_gather_features(features: Tensor, persons: int) -> Tensor:
@@ -103,7 +103,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, features: Tensor, persons: int) -> Tensor:
-        sizes = [len(part) for part in np.array_split(np.empty(persons), ranks())]
+        sizes = [len(part) for part in np.array_split(np.empty(persons), world_size())]
         padded = features.new_zeros((max(sizes), features.shape[1]))  # shares differ by one at most
         padded[: len(features)] = features
         parts = [torch.empty_like(padded) for _ in sizes]

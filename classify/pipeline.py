@@ -16,7 +16,7 @@ from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
 from classify.train.seeds import train_seeds
 from configs.errors import ConfigError
-from configs.ranks import ranks, restarts
+from configs.ranks import restarts, world_size
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
@@ -39,7 +39,7 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
         options = replace(options, resume=True)
     if not options.resume:
         check_run_folder(config, options.overwrite)
-    if ranks() > 1:
+    if world_size() > 1:
         _check_distributed(config)
     with process_group(pick_device(config.device)):
         loaded = load_backbone(config.backbone_name, config.weights)

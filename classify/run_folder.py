@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ConfigError, StorageError
-from configs.ranks import rank, ranks
+from configs.ranks import rank, world_size
 from configs.resnet_stage2_config import ResNetStage2Config
 
 ROOT = Path("checkpoints")  # where runs without a `checkpoint_dir` get their folder
@@ -81,7 +81,7 @@ def check_run_folder(config: ResNetStage2Config, overwrite: bool = False) -> Non
         ConfigError: the folder holds a run and `overwrite` is not set; or several ranks train without a
             `checkpoint_dir`, which they need to find the same folder, also after a restart.
     """
-    if ranks() > 1 and not config.checkpoint_dir:
+    if world_size() > 1 and not config.checkpoint_dir:
         raise ConfigError("training with several processes needs a common run folder; give --checkpoint_dir")
     if rank() > 0:
         return

@@ -1,4 +1,4 @@
-"""Which annotated labels make which classes."""
+"""Pair classes, and the annotated labels that belong to each."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from configs.errors import ConfigError
 
 @dataclass(frozen=True)
 class PairClass:
-    """A class of pairs: its name, and the annotated labels (keys of `inter_labels`) that belong to it."""
+    """A class of pairs and its annotated labels (keys of `inter_labels` in the annotations)."""
 
     name: str
     labels: tuple[str, ...]
@@ -21,9 +21,9 @@ DEFAULT_CLASSES = (
 
 
 def class_of(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> int:
-    """The index of the first class that any of a pair's labels belongs to, or -1 where none does.
+    """Returns the index of the first class with any of a pair's labels, or -1.
 
-    A pair can carry several labels ("sitting together", "conversation"); the order of `classes` decides.
+    A pair can have several labels ("sitting together", "conversation"), so the order of `classes` matters.
     """
     for index, pair_class in enumerate(classes):
         if any(label in pair_class.labels for label in labels):
@@ -32,15 +32,15 @@ def class_of(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> int:
 
 
 def check_classes(classes: tuple[PairClass, ...]) -> None:
-    """Raises ConfigError unless there is a class, each has a label, and no name or label stands twice."""
+    """Raises ConfigError if there are no classes, a class has no labels, or a name or label is listed twice."""
     if not classes:
-        raise ConfigError("there are no classes; name at least one under [classes]")
+        raise ConfigError("[classes] is empty; list at least one class")
     names = [pair_class.name for pair_class in classes]
     labels = [label for pair_class in classes for label in pair_class.labels]
     for what, values in (("class", names), ("label", labels)):
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise ConfigError(f"[classes] lists the {what} {twice[0]!r} twice; list it once")
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ConfigError(f"[classes] lists the {what} {repeated[0]!r} twice; list it once")
     for pair_class in classes:
         if not pair_class.labels:
-            raise ConfigError(f"class {pair_class.name!r} has no labels; name those that make it")
+            raise ConfigError(f"class {pair_class.name!r} has no labels; list the annotated labels that belong to it")

@@ -1,31 +1,38 @@
-"""Every error that a user can cause or meet, each with the exit code that the command line gives it.
+"""Exit codes, and every error that a user can cause or meet, with its exit code.
 
 Stage2Error                 1
-├── ConfigError             2   a setting is unknown, of the wrong type or out of range
+├── ConfigError             2   a setting is unknown, has the wrong type or is out of range
 ├── DataError               1   annotations, images or a split are unusable
 │   ├── SplitError          1   a split shares a scene or is empty
 │   └── TooManySkippedError 1   more was skipped than --max_skipped allows
-├── WeightsError            1   backbone weights cannot be had or do not fit
+├── WeightsError            1   backbone weights are missing or do not fit
 ├── DeviceError             1   the device is missing or out of memory
-├── ExportError             1   an exported model does not answer as the live one does
+├── ExportError             1   an exported model's output differs from the live model's
 ├── StorageError           74   the disk is full or fails
 ├── CheckpointError         4   a checkpoint is damaged or of another kind
-└── StoreError              4   a store is damaged or not what was asked for
+└── StoreError              4   a store is damaged or does not fit
     ├── IntegrityError      4   bytes do not match their checksum
-    ├── MismatchError       4   recipe or data differ; the differing field is named
-    ├── IncompleteError     4   the extraction has not finished
+    ├── MismatchError       4   recipe or data differ; the message names the field
+    ├── IncompleteError     4   the extraction is not finished
     └── LockedError        75   another job is writing this store
+
+Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctrl-C with EXIT_INTERRUPTED. A wrong
+command line exits with 2, an unexpected error with 1 and a traceback.
 """
+
+EXIT_SKIPPED = 3  # finished, but items were skipped
+EXIT_FAULTY = 4  # `store verify` found damage
+EXIT_INTERRUPTED = 130
 
 
 class Stage2Error(Exception):
-    """Base of all errors that are reported in one sentence; `exit_code` is the process's exit status."""
+    """Base of all errors that are printed as one sentence; `exit_code` is the exit code of the process."""
 
     exit_code = 1
 
 
 class ConfigError(Stage2Error):
-    """A setting is unknown, has the wrong type or lies out of range."""
+    """A setting is unknown, has the wrong type or is out of range."""
 
     exit_code = 2
 
@@ -35,7 +42,7 @@ class DataError(Stage2Error):
 
 
 class SplitError(DataError):
-    """A split shares a scene between its parts, or a part of it is empty."""
+    """Two splits share a scene, or a split is empty."""
 
 
 class TooManySkippedError(DataError):
@@ -43,15 +50,15 @@ class TooManySkippedError(DataError):
 
 
 class WeightsError(Stage2Error):
-    """Backbone weights cannot be had, or do not fit the backbone."""
+    """Backbone weights cannot be loaded or do not fit the backbone."""
 
 
 class DeviceError(Stage2Error):
-    """The device that was asked for is missing or out of memory."""
+    """The requested device is missing or out of memory."""
 
 
 class ExportError(Stage2Error):
-    """An exported model does not answer as the live one does, or holds no model of this product."""
+    """An exported model's output differs from the live model's, or a file is not an exported model of stage2."""
 
 
 class StorageError(Stage2Error):
@@ -67,24 +74,24 @@ class CheckpointError(Stage2Error):
 
 
 class StoreError(Stage2Error):
-    """A feature store is damaged or not what was asked for."""
+    """A feature store is damaged or does not fit the request."""
 
     exit_code = 4
 
 
 class IntegrityError(StoreError):
-    """Stored bytes do not match their checksum or their own description."""
+    """Stored bytes do not match their checksum or their description."""
 
 
 class MismatchError(StoreError):
-    """A store was made by another recipe or from other data; the message names what differs."""
+    """A store has another recipe or other data; the message names the differences."""
 
 
 class IncompleteError(StoreError):
-    """A store's extraction has not finished."""
+    """The extraction of a store is not finished."""
 
 
 class LockedError(StoreError):
-    """Another job holds the store's lock; try again later."""
+    """Another job has locked the store; try again later."""
 
     exit_code = 75

@@ -1,12 +1,12 @@
-"""What a training run is. Standard library only, so that `--help` needs nothing heavy."""
+"""The settings of a training run. Standard library only, so that `--help` is fast."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
 from configs.errors import ConfigError
-from configs.settings import FREE_ON_RESUME, HEAD, MACHINE, TRAINING, check, setting
-from configs.splits import JRDB_SPLIT, SceneSplit
+from configs.settings import FREE_ON_RESUME, HEAD, MACHINE, TRAINING, check, check_name, setting
+from configs.splits import JRDB_SPLIT, SPLIT_NAMES, SceneSplit
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "hog")
 FUSIONS = ("concat", "bilinear", "add")
@@ -20,7 +20,7 @@ class ResNetStage2Config:
     """A validated description of one training run.
 
     Raises:
-        ConfigError: a value is unknown, of the wrong type or out of range; the message names the field.
+        ConfigError: a value is unknown, has the wrong type or is out of range; the message names the field.
     """
 
     # model
@@ -160,13 +160,13 @@ class ResNetStage2Config:
 
     def _check_backbone(self) -> None:
         if self.backbone_name == "hog" and not self.freeze_backbone:
-            raise ConfigError("backbone_name is 'hog', which has nothing to train; give --freeze_backbone")
+            raise ConfigError("backbone_name is 'hog', which has no trainable parameters; give --freeze_backbone")
 
     def _check_batchnorm(self) -> None:
-        """What forwards crops twice would move BatchNorm's figures twice."""
-        for name, given in (("accumulate", self.accumulate > 1), ("checkpointing", self.checkpointing)):
-            if given and self.batchnorm == "train":
-                raise ConfigError(f"{name} needs batchnorm frozen, not train; leave out one of the two")
+        """Refuses settings that forward crops twice, which would update the running statistics twice."""
+        for name, used in (("accumulate", self.accumulate > 1), ("checkpointing", self.checkpointing)):
+            if used and self.batchnorm == "train":
+                raise ConfigError(f"{name} needs --batchnorm frozen, not train; leave out --{name} or --batchnorm")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ class ResNetStage2Config:
         return tuple(pair_class.name for pair_class in self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` takes them back."""
+        """Returns plain values for JSON; `from_dict` reads them."""
         values = asdict(self)
         values["classes"] = {pair_class.name: list(pair_class.labels) for pair_class in self.classes}
         values["split"] = {name: list(scenes) for name, scenes in values["split"].items()}
@@ -182,15 +182,13 @@ class ResNetStage2Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ResNetStage2Config":
-        """The configuration of a dict as read from TOML or JSON; missing keys keep their defaults.
+        """Makes a configuration from a dict read from TOML or JSON; missing keys get their defaults.
 
         Raises:
-            ConfigError: a key is unknown or a value has the wrong type; the key is named.
+            ConfigError: a key is unknown or a value is not allowed; the message names the key.
         """
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
+        for name in sorted(values):
+            check_name(cls, name)
         values = dict(values)
         if "classes" in values:
             values["classes"] = _classes(values["classes"])
@@ -206,10 +204,11 @@ def _classes(value: object) -> tuple[PairClass, ...]:
 
 
 def _split(value: object) -> SceneSplit:
-    if not isinstance(value, dict) or set(value) != {"train", "val", "test"}:
-        raise ConfigError("[split] must hold exactly the keys train, val and test")
-    if not all(_is_names(scenes) for scenes in value.values()):
-        raise ConfigError("[split] must hold lists of scene names")
+    if not isinstance(value, dict) or set(value) != set(SPLIT_NAMES):
+        raise ConfigError("[split] must have exactly the keys train, val and test, each with a list of scene names")
+    for name, scenes in value.items():
+        if not _is_names(scenes):
+            raise ConfigError(f"[split] {name} must be a list of scene names")
     return SceneSplit(**{name: tuple(scenes) for name, scenes in value.items()})
 
 

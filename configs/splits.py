@@ -1,4 +1,7 @@
-"""Which scenes train, validate and test. Splits are by scene: neighbouring frames are near-identical."""
+"""Scenes for training, validation and test.
+
+Splits are by scene, because neighbouring frames of a scene are nearly identical.
+"""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,7 +16,7 @@ class SceneSplit:
     """Three disjoint groups of scene names.
 
     Raises:
-        SplitError: a scene stands in two groups (every shared scene is named), or twice in one.
+        SplitError: a scene is in two groups, or twice in one; the message names the scenes.
     """
 
     train: tuple[str, ...]
@@ -21,18 +24,17 @@ class SceneSplit:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for one, other in combinations(SPLIT_NAMES, 2):
-            shared = sorted(set(self.scenes(one)) & set(self.scenes(other)))
-            if shared:
+        for first, second in combinations(SPLIT_NAMES, 2):
+            common = sorted(set(self.scenes(first)) & set(self.scenes(second)))
+            if common:
                 raise SplitError(
-                    f"the split leaks: {', '.join(shared)} stands in both {one} and {other}; "
-                    f"keep each scene in one of them"
+                    f"the split leaks: {', '.join(common)} in both {first} and {second}; keep each scene in one of them"
                 )
         for name in SPLIT_NAMES:
             scenes = self.scenes(name)
-            twice = sorted({scene for scene in scenes if scenes.count(scene) > 1})
-            if twice:
-                raise SplitError(f"the {name} split lists {', '.join(twice)} twice; list each scene once")
+            repeated = sorted({scene for scene in scenes if scenes.count(scene) > 1})
+            if repeated:
+                raise SplitError(f"the {name} split lists {', '.join(repeated)} twice; list each scene once")
 
     def scenes(self, name: str) -> tuple[str, ...]:
         """The scenes of split `name` ("train", "val" or "test")."""
@@ -40,7 +42,7 @@ class SceneSplit:
         return groups[name]
 
 
-# The guide's split, less its leak: it listed stlc-111-2019-04-19_0 in train and in test; here it is in train only.
+# The guide's split without its leak: the guide lists stlc-111-2019-04-19_0 in train and in test; here it is in train.
 JRDB_SPLIT = SceneSplit(
     train=(
         "bytes-cafe-2019-02-07_0",

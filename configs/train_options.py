@@ -1,16 +1,40 @@
-"""What a `train` command says in addition to the run's configuration."""
+"""The options of a training command that are not part of the run's configuration."""
 
 from dataclasses import dataclass
+
+from configs.extraction_config import ExtractionConfig
+from configs.settings import check, setting, shared
+
+STEPS = ("fused", "autograd")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a `train` command says beside the run's configuration."""
+    """How to obtain the features, how to use the run folder, and how to compute a step.
 
-    store: str = ""  # "": found by its fingerprint under stores/, extracted where there is none; end to end: images
-    max_skipped: float = 0.01
-    seeds: int = 1
-    overwrite: bool = False
-    resume: bool = False  # go on after last.pth in checkpoint_dir, where there is one
-    start: str = ""  # end to end: the folder of a finished run to start from
-    step: str = "fused"  # of heads on cached features: "fused" or "autograd"
+    These options are not stored in checkpoints, so they may differ between a run and its continuation.
+
+    Raises:
+        ConfigError: a value is unknown, has the wrong type or is out of range; the message names the field.
+    """
+
+    store: str = setting(
+        "",
+        help="Feature store; its crops if the backbone is trained.  "
+        "[default: a matching store in stores/, or a new one; images if the backbone is trained]",
+    )
+    max_skipped: float = shared(ExtractionConfig, "max_skipped")
+    seeds: int = setting(
+        1, low=1, high=1_000_000, help="Train N times, with N consecutive seeds; report mean and standard deviation."
+    )
+    overwrite: bool = setting(False, help="Replace the run in the run folder.")
+    resume: bool = setting(False, help="Continue the run in --checkpoint_dir, if there is one: auto, or no.")
+    start: str = setting("", option="from", help="Finished run to start from: its settings and its head.")
+    step: str = setting(
+        "fused",
+        choices=STEPS,
+        help="Training step of heads on cached features: fused (hand-written gradients) or autograd (plain PyTorch).",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

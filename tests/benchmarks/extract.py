@@ -119,7 +119,6 @@ _COMMAND = """
 import sys
 from pathlib import Path
 import cli
-from configs.process import end_at_once
 
 def measured():
     try:
@@ -128,7 +127,7 @@ def measured():
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         print(line.split()[1], file=sys.stderr)
 
-end_at_once(measured)
+cli.run_and_exit(measured)
 """
 
 

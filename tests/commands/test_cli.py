@@ -96,7 +96,7 @@ def test_store_info_agrees_with_the_job(data: Path, capsys: pytest.CaptureFixtur
 
 def test_train_then_evaluate_predict_report(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--data_path", data, *QUICK, "--epochs", "2", "--visual_dim", "8", "--freeze_backbone")
-    assert run_cli("train", *options, "--checkpoint_dir", "run_cli") == 0
+    assert run_cli("train", *options, "--checkpoint_dir", "run") == 0
     printed = capsys.readouterr().out
     for line in (
         "RESNET STAGE2 CONFIGURATION",
@@ -108,14 +108,14 @@ def test_train_then_evaluate_predict_report(data: Path, capsys: pytest.CaptureFi
     store = next(Path("stores").iterdir())
     figures = []
     for where in (("--store", store), ("--data_path", data)):
-        assert run_cli("evaluate", "run_cli", *where, "--json") == 0
+        assert run_cli("evaluate", "run", *where, "--json") == 0
         figures.append(json.loads(capsys.readouterr().out))
     assert figures[0]["confusion_matrix"] == results["test_confusion_matrix"] == figures[1]["confusion_matrix"]
-    assert run_cli("predict", "run_cli", "--data_path", data, "--out", "answers.json", "--draw", "pictures") == 0
+    assert run_cli("predict", "run", "--data_path", data, "--out", "answers.json", "--draw", "pictures") == 0
     answers = json.loads(Path("answers.json").read_text())["scenes"]
     assert sum(len(scene["labels"]) for scene in answers.values()) == 16
     assert len(list(Path("pictures").rglob("*.jpg"))) == 16
-    assert run_cli("report", "run_cli") == 0
+    assert run_cli("report", "run") == 0
     assert f"{results['test_mpca']:.3f}" in Path("run/report.html").read_text()
 
 

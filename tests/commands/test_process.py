@@ -1,53 +1,83 @@
-"""A command's process ends at once, with its exit code, and all that it has said is there."""
+"""The command's process exits at once with the right exit code, and flushes its output and logs first."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import cli
+from tests.jobs import run_cli
+
 ROOT = Path(__file__).parents[2]
+PRINTS_AT_TEARDOWN = "global kept; kept = type('Kept', (), {'__del__': lambda self: print('teardown')})()"
 
 
-def ended(code: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """A process that runs `code` as its main function."""
-    text = f"import logging, sys\nfrom configs.process import end_at_once\ndef main():\n    {code}\nend_at_once(main)"
+def run_in_process(code: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Runs `code` as the body of a function under `run_and_exit`, in a new process."""
+    text = f"import logging, sys\nfrom cli import run_and_exit\ndef main():\n    {code}\nrun_and_exit(main)"
     settings = {"stdout": subprocess.PIPE} | settings
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
         [sys.executable, "-c", text], cwd=ROOT, text=True, stderr=subprocess.PIPE, check=False, **settings
     )
 
 
 @pytest.mark.parametrize(("code", "expected"), [("pass", 0), ("sys.exit(0)", 0), ("sys.exit(4)", 4), ("sys.exit()", 0)])
-def test_the_exit_code_is_the_mains(code: str, expected: int) -> None:
-    assert ended(code).returncode == expected
+def test_the_exit_code_is_that_of_the_function(code: str, expected: int) -> None:
+    assert run_in_process(code).returncode == expected
 
 
-def test_what_is_printed_and_logged_is_not_lost(tmp_path: Path) -> None:
+def test_output_and_logs_are_flushed(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = "print('x' * 100_000); sys.stderr.write('said'); "
-    done = ended(code + f"logging.basicConfig(filename={str(log)!r}); logging.error('noted')")
-    assert (done.stdout, done.stderr, done.returncode) == ("x" * 100_000 + "\n", "said", 0)
-    assert "noted" in log.read_text()
+    code = "print('x' * 100_000); sys.stderr.write('an error'); "
+    done = run_in_process(code + f"logging.basicConfig(filename={str(log)!r}); logging.error('logged')")
+    assert (done.stdout, done.stderr, done.returncode) == ("x" * 100_000 + "\n", "an error", 0)
+    assert "logged" in log.read_text()
 
 
-def test_a_text_is_printed_and_an_error_shown() -> None:
-    done = ended("sys.exit('no')")
+def test_an_exit_text_and_an_unexpected_error_are_printed() -> None:
+    done = run_in_process("sys.exit('no')")
     assert (done.returncode, done.stderr) == (1, "no\n")
-    done = ended("raise ValueError('odd')")
+    done = run_in_process("raise ValueError('odd')")
     assert done.returncode == 1 and "ValueError: odd" in done.stderr
 
 
-def test_output_that_cannot_be_written_is_no_success() -> None:
+def test_output_that_cannot_be_written_is_an_error() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full")
     with full.open("w") as target:
-        done = ended("print('x')", stdout=target)
+        done = run_in_process("print('x')", stdout=target)
     assert done.returncode != 0 and "No space left" in done.stderr
 
 
-def test_nothing_is_taken_apart() -> None:
-    """An object's last words are never said."""
-    code = "global kept; kept = type('Kept', (), {'__del__': lambda self: print('taken apart')})()"
-    assert ended(code).stdout == ""
+def test_teardown_is_skipped_unless_the_environment_asks_for_a_normal_exit() -> None:
+    assert run_in_process(PRINTS_AT_TEARDOWN).stdout == ""
+    normal = run_in_process(PRINTS_AT_TEARDOWN + "; sys.exit(4)", env=os.environ | {"STAGE2_NORMAL_EXIT": "1"})
+    assert (normal.stdout, normal.returncode) == ("teardown\n", 4)
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (("train",), "--resume auto"),
+        (("run", "test"), "--resume auto"),
+        (("extract",), "finished work is kept"),
+        (("store", "info", "train"), "run the same command again"),
+    ],
+)
+def test_an_interrupt_exits_with_130_and_tells_how_to_continue(
+    command: tuple[str, ...], advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for group, name in ((cli.stage2, command[0]), (cli.store_group, "info")):
+        if name != "store":
+            monkeypatch.setattr(group.commands[name], "callback", interrupt)
+    assert run_cli(*command) == 130
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("interrupted; ")
+    assert error.endswith(advice) or advice in error

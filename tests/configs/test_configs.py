@@ -1,4 +1,4 @@
-"""Configurations are strict, and a split that leaks cannot be made."""
+"""Configurations accept only known keys and allowed values; splits that share a scene are refused."""
 
 import math
 from dataclasses import fields
@@ -28,7 +28,7 @@ def test_the_shipped_split_is_disjoint_and_names_26_of_the_27_scenes_once() -> N
 
 
 def test_a_shared_scene_is_refused_and_both_splits_named() -> None:
-    with pytest.raises(SplitError, match=r"one, two stands in both train and test"):
+    with pytest.raises(SplitError, match=r"one, two in both train and test"):
         SceneSplit(train=("one", "two", "x"), val=("three",), test=("two", "one"))
     with pytest.raises(SplitError, match="both val and test"):
         SceneSplit(train=(), val=("one",), test=("one",))
@@ -43,7 +43,7 @@ SCENES = st.lists(st.sampled_from("abcdef"), max_size=4).map(tuple)
 
 
 @given(SCENES, SCENES, SCENES)
-def test_a_split_is_made_exactly_when_no_scene_stands_twice(
+def test_a_split_is_valid_exactly_if_no_scene_is_listed_twice(
     train: tuple[str, ...], val: tuple[str, ...], test: tuple[str, ...]
 ) -> None:
     everything = train + val + test
@@ -65,7 +65,7 @@ def test_classes_by_label_in_the_order_of_the_classes() -> None:
 @pytest.mark.parametrize(
     ("classes", "word"),
     [
-        ((), "no classes"),
+        ((), r"\[classes\] is empty"),
         ((PairClass("A", ("x",)), PairClass("A", ("y",))), "class 'A' twice"),
         ((PairClass("A", ("x",)), PairClass("B", ("x",))), "label 'x' twice"),
         ((PairClass("A", ()),), "'A' has no labels"),
@@ -176,7 +176,7 @@ def test_a_missing_toml_is_a_configuration_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [item.name for item in PRESETS])
 def test_every_preset_is_valid_and_can_be_overridden(name: str) -> None:
     assert preset(name).config(epochs=7).epochs == 7
-    assert preset(name).purpose
+    assert preset(name).description
 
 
 def test_an_unknown_preset_is_refused_and_the_known_named() -> None:
