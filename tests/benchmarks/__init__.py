@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table and writes JSON. See docs/performance.md for the commands and results."""

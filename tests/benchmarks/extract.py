@@ -1,4 +1,4 @@
-"""Extraction against the limit that its parts set alone, and the whole job against the way it was done before.
+"""Extraction compared with the limit set by its parts, and a whole run with the straightforward way.
 
 python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_size 112] [--rounds 3] [--data DIR]
     [--no-steady] [--no-before] [--out FILE]
@@ -30,12 +30,12 @@ from extract.synth.dataset import draw_dataset
 from extract.units.collect import CPU_SIZES
 from extract.units.workers import single_threaded_pool
 from store.format.manifest import Selection
-from tests.benchmarks.before import seconds_per_pair
-from tests.benchmarks.measure import interleave, report
+from tests.benchmarks.baseline import seconds_per_pair
+from tests.benchmarks.measure import Measurements, Row, interleave, report, seconds_of
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-_PROBE = 256  # crops that a bare forward is timed over
+_PROBE = 256  # crops that a forward pass alone is measured on
 
 
 @click.command()
@@ -43,9 +43,9 @@ _PROBE = 256  # crops that a bare forward is timed over
 @click.option("--backbone", default="resnet18")
 @click.option("--crop_size", default=112)
 @click.option("--rounds", default=3)
-@click.option("--steady/--no-steady", default=True, help="The job against the limit of its parts.")
-@click.option("--before/--no-before", default=True, help="50 epochs against the way it was done before.")
-@click.option("--data", type=click.Path(path_type=Path), help="JRDB-format folder to take in place of drawn data.")
+@click.option("--steady/--no-steady", default=True, help="Compare the job with the limit of its parts.")
+@click.option("--before/--no-before", default=True, help="Compare 50 epochs with the straightforward way.")
+@click.option("--data", type=click.Path(path_type=Path), help="JRDB-format folder to use instead of drawn data.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
     frames: int,
@@ -58,110 +58,123 @@ def main(
     out: Path | None,
 ) -> None:
     """Prints a table and writes JSON."""
-    rows: list[tuple[str, str, str]] = []
-    figures: dict[str, float] = {}
+    rows: list[Row] = []
+    values: Measurements = {}
     with tempfile.TemporaryDirectory() as folder:
         data = data or draw_dataset(Path(folder) / "data", scenes=6, frames=frames // 6, people=22)
-        found = [_steady(data, load_backbone(backbone, "random"), crop_size, rounds)] if steady else []
-        for more in found + ([_whole(data, rounds)] if before else []):
-            rows, figures = rows + more[0], figures | more[1]
+        if steady:
+            rows, values = _measure_job(data, load_backbone(backbone, "random"), crop_size, rounds)
+        if before:
+            run_rows, run_values = _measure_run(data, rounds)
+            rows, values = rows + run_rows, values | run_values
     command = f"python -m tests.benchmarks.extract --frames {frames} --backbone {backbone} --crop_size {crop_size}"
-    report(f"Extraction, {backbone} at {crop_size}", rows, {"command": command, "figures": figures}, out)
+    report(f"Extraction, {backbone} at {crop_size}", rows, {"command": command, "figures": values}, out)
 
 
-def _steady(
-    data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int
-) -> tuple[list[tuple[str, str, str]], dict[str, float]]:
+def _measure_job(data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int) -> tuple[list[Row], dict[str, float]]:
+    """Measures the extraction job, the whole command, and the parts of an extraction alone.
+
+    The limit in crops per second is 1 / (1 / best forward pass + decoding / people per frame + cropping).
+    """
     dataset = read_dataset(data, Selection(1, "all"), 0.0)
-    people = len(dataset.tables.box) / len(dataset.image_paths)
-    forwards = _forwards(loaded, crop_size)
-
-    def job() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            config = ExtractionConfig(
-                data_path=str(data), store=f"{folder}/s.store", weights="random", crop_size=crop_size, device="cpu",
-                backbone=loaded.backbone.name,
-            )  # fmt: skip
-            began = perf_counter()
-            summary = extract_with(config, loaded)
-            return summary.statistics.crops_forwarded / (perf_counter() - began)
-
-    peaks: list[float] = []  # GB
-    ways: dict[str, Callable[[], float]] = {"job": job, "process": lambda: _process(data, loaded, crop_size, peaks)}
-    ways["decode"] = lambda: _decode(dataset)
-    ways["crop"] = lambda: _crop(dataset, crop_size)
-    ways |= {f"forward: {name}": lambda way=way: _rate(way, crop_size) for name, way in forwards.items()}
-    figures = interleave(ways, rounds)
-    best = max(value for name, value in figures.items() if name.startswith("forward"))
-    limit = 1 / (1 / best + figures["decode"] / people + figures["crop"])
     crops = len(dataset.tables.box)
-    start = crops / figures["process"] - crops / figures["job"]
-    figures |= {"people": people, "crops": crops, "limit": limit, "start_seconds": start}
-    figures |= {"fraction": figures["job"] / limit, "process_fraction": figures["process"] / limit}
-    rows = [(f"bare {name}", f"{value:.0f} crops/s", "") for name, value in figures.items() if "forward" in name]
+    people = crops / len(dataset.image_paths)
+    peaks: list[float] = []  # GB
+    measures: dict[str, Callable[[], float]] = {
+        "job": lambda: _job_rate(data, loaded, crop_size),
+        "process": lambda: _process_rate(data, loaded, crop_size, peaks),
+        "decode": lambda: _decode_seconds(dataset),
+        "crop": lambda: _crop_seconds(dataset, crop_size),
+    }
+    forwards = _forward_passes(loaded, crop_size)
+    measures |= {
+        f"forward pass, {name}": lambda run=run: _forward_rate(run, crop_size) for name, run in forwards.items()
+    }
+    values = interleave(measures, rounds)
+    best = max(value for name, value in values.items() if name.startswith("forward"))
+    limit = 1 / (1 / best + values["decode"] / people + values["crop"])
+    start = crops / values["process"] - crops / values["job"]
+    values |= {"people": people, "crops": crops, "limit": limit, "start_seconds": start}
+    values |= {"fraction": values["job"] / limit, "process_fraction": values["process"] / limit}
+    values["peak_gb"] = max(peaks)
+    command = f"the command `stage2 extract` on {crops:,} crops"
+    rows = [(f"{name} (alone)", f"{value:.0f} crops/s", "") for name, value in values.items() if "forward" in name]
     rows += [
-        ("decode, one thread", f"{1000 * figures['decode']:.1f} ms a frame of {people:.1f} people", ""),
-        ("crop, one thread", f"{1000 * figures['crop']:.3f} ms", ""),
-        ("the job, store and fsync included", f"{figures['job']:.0f} crops/s", ""),
-        ("share of the limit of the parts", f"{figures['fraction']:.2f}", ">= 0.90"),
-        (
-            f"a whole `stage2 extract` of {crops:,} crops, share of that limit",
-            f"{figures['process_fraction']:.2f}",
-            ">= 0.85",
-        ),
-        ("its start: imports, weights, plan, freezing", f"{start:.1f} s", "< 6 s"),
-        ("its peak memory", f"{max(peaks):.2f} GB", "< 1.5 GB"),
+        ("decoding, one thread", f"{1000 * values['decode']:.1f} ms per frame of {people:.1f} people", ""),
+        ("cropping, one thread", f"{1000 * values['crop']:.3f} ms per person", ""),
+        ("the job, store and fsyncs included", f"{values['job']:.0f} crops/s", ""),
+        ("the job as a share of the limit of its parts", f"{values['fraction']:.2f}", ">= 0.90"),
+        (f"{command}, share of that limit", f"{values['process_fraction']:.2f}", ">= 0.85"),
+        ("its start-up: imports, weights, plan, freezing", f"{start:.1f} s", "< 6 s"),
+        ("its peak memory", f"{values['peak_gb']:.2f} GB", "< 1.5 GB"),
     ]
-    return rows, figures | {"peak_gb": max(peaks)}
+    return rows, values
 
 
+def _job_rate(data: Path, loaded: LoadedBackbone, crop_size: int) -> float:
+    """Crops per second of an extraction into a new store, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = ExtractionConfig(
+            data_path=str(data), store=f"{folder}/s.store", weights="random", crop_size=crop_size, device="cpu",
+            backbone=loaded.backbone.name,
+        )  # fmt: skip
+        start = perf_counter()
+        summary = extract_with(config, loaded)
+        return summary.statistics.crops_forwarded / (perf_counter() - start)
+
+
+# Runs a command line as the console script does, and prints the peak memory of the process in kB.
 _COMMAND = """
 import sys
 from pathlib import Path
 import cli
 
-def measured():
+def run():
     try:
         cli.main(sys.argv[1:])
     finally:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        print(line.split()[1], file=sys.stderr)
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        print(peak.split()[1], file=sys.stderr)
 
-cli.run_and_exit(measured)
+cli.run_and_exit(run)
 """
 
 
-def _process(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list[float]) -> float:
-    """Crops a second of the command as a process of its own; adds its peak memory in GB to `peaks`."""
+def _process_rate(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list[float]) -> float:
+    """Crops per second of the command in a new process; appends its peak memory in GB to `peaks`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", _COMMAND, "extract", "--data_path", str(data), "--store", f"{folder}/s",
                    "--weights", "random", "--crop_size", str(crop_size), "--backbone", loaded.backbone.name,
                    "--device", "cpu", "--json"]  # fmt: skip
-        began = perf_counter()
+        start = perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        seconds = perf_counter() - began
+        seconds = perf_counter() - start
         peaks.append(int(done.stderr.split()[-1]) * 1024 / 1e9)
         return int(json.loads(done.stdout)["crops_forwarded"]) / seconds
 
 
-def _forwards(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
-    """Ways to forward a batch: the product's, on all cores at once and in lanes, plain PyTorch, and ONNX Runtime."""
+def _forward_passes(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
+    """Functions that forward a batch: the product's graph with one thread per core and on all cores, and its peers."""
     frozen = frozen_forward(loaded.backbone, crop_size, CPU, "float32")
     pool = single_threaded_pool(torch.get_num_threads())
 
-    def lanes(crops: Tensor) -> object:
+    def one_thread_per_core(crops: Tensor) -> object:
         return list(pool.map(frozen, crops.split(CPU_SIZES[0])))
 
     def plain(crops: Tensor) -> object:
         with torch.inference_mode():
             return loaded.backbone(crops)
 
-    ways: dict[str, Callable[[Tensor], object]] = {"lanes": lanes, "frozen": frozen, "plain": plain}
-    return ways | _onnx(loaded, crop_size)
+    passes: dict[str, Callable[[Tensor], object]] = {
+        "one thread per core": one_thread_per_core,
+        "all cores": frozen,
+        "plain PyTorch": plain,
+    }
+    return passes | _onnx(loaded, crop_size)
 
 
 def _onnx(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
-    """ONNX Runtime as a peer, where it is installed."""
+    """ONNX Runtime, if it is installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -173,41 +186,44 @@ def _onnx(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor]
             loaded.backbone, (example,), file.name, dynamo=False, input_names=["crops"], dynamic_axes={"crops": [0]}
         )
         session = onnxruntime.InferenceSession(file.name, providers=["CPUExecutionProvider"])
-    return {"onnxruntime": lambda crops: session.run(None, {"crops": crops.contiguous().numpy()})}
+    return {"ONNX Runtime": lambda crops: session.run(None, {"crops": crops.contiguous().numpy()})}
 
 
-def _rate(way: Callable[[Tensor], object], crop_size: int) -> float:
+def _forward_rate(forward: Callable[[Tensor], object], crop_size: int) -> float:
+    """Crops per second of a forward pass in batches of 64."""
     crops = torch.randint(0, 256, (64, 3, crop_size, crop_size), dtype=torch.uint8)
     crops = crops.contiguous(memory_format=torch.channels_last)
-    way(crops)
-    began = perf_counter()
+    forward(crops)  # the first call initialises
+    start = perf_counter()
     for _ in range(_PROBE // 64):
-        way(crops)
-    return _PROBE / (perf_counter() - began)
+        forward(crops)
+    return _PROBE / (perf_counter() - start)
 
 
-def _decode(dataset: Dataset) -> float:
-    began = perf_counter()
+def _decode_seconds(dataset: Dataset) -> float:
+    """Seconds to decode a frame in one thread."""
+    start = perf_counter()
     for path in dataset.image_paths[:20]:
         read_frame(path)
-    return (perf_counter() - began) / min(20, len(dataset.image_paths))
+    return (perf_counter() - start) / min(20, len(dataset.image_paths))
 
 
-def _crop(dataset: Dataset, crop_size: int) -> float:
+def _crop_seconds(dataset: Dataset, crop_size: int) -> float:
+    """Seconds to crop a person in one thread."""
     frames = [read_frame(path) for path in dataset.image_paths[:8]]
     offset = dataset.tables.frame_offset
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    began = perf_counter()
+    start = perf_counter()
     for index, frame in enumerate(frames):
         crop_people(frame, dataset.tables.box[offset[index] : offset[index + 1]], crop_size)
-    seconds = (perf_counter() - began) / int(offset[len(frames)])
+    seconds = (perf_counter() - start) / int(offset[len(frames)])
     torch.set_num_threads(threads)
     return seconds
 
 
-def _whole(data: Path, rounds: int) -> tuple[list[tuple[str, str, str]], dict[str, float]]:
-    """50 epochs of the guide's frozen preset as a process of its own, from an empty store and again from the store."""
+def _measure_run(data: Path, rounds: int) -> tuple[list[Row], dict[str, float]]:
+    """Measures 50 epochs of the frozen preset in a new process, without a store and with the store of the first run."""
     dataset = read_dataset(data, Selection(1, "all"), 0.0)
     command = [sys.executable, str(ROOT / "train_resnet_stage2.py"), "--freeze_backbone", "--batch_size", "24", "--lr",
                "1e-3", "--weights", "random", "--data_path", str(data), "--device", "cpu", "--epochs", "50",
@@ -215,33 +231,31 @@ def _whole(data: Path, rounds: int) -> tuple[list[tuple[str, str, str]], dict[st
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "patient.toml").write_text("patience = 100000\n")
 
-        def run(store: bool) -> float:
-            for made in ("checkpoints",) if store else ("checkpoints", "stores"):
-                shutil.rmtree(Path(folder, made), ignore_errors=True)
-            began = perf_counter()
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-            return perf_counter() - began
+        def run_seconds(*outputs: str) -> float:
+            for output in outputs:
+                shutil.rmtree(Path(folder, output), ignore_errors=True)
+            return seconds_of(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True))
 
-        ways = {
+        measures = {
             "before_seconds_per_pair": lambda: seconds_per_pair(dataset.tables, dataset.image_paths, 160),
-            "from images": lambda: run(False),
-            "from the store": lambda: run(True),
+            "from images": lambda: run_seconds("checkpoints", "stores"),
+            "from the store": lambda: run_seconds("checkpoints"),
         }
-        figures = interleave(ways, rounds)
-    pair, frames = figures["before_seconds_per_pair"], len(dataset.image_paths)
+        values = interleave(measures, rounds)
+    pair, frames = values["before_seconds_per_pair"], len(dataset.image_paths)
     count = {name: len(split.pairs) for name, split in select_splits(dataset.tables, ResNetStage2Config()).items()}
-    old = pair * (50 * (count["train"] + count["val"]) + count["test"])
+    before = pair * (50 * (count["train"] + count["val"]) + count["test"])
     pairs = " + ".join(f"{count[name]:,}" for name in ("train", "val", "test"))
     rows = [
         ("the data", f"{frames} frames, {len(dataset.tables.box):,} people, {pairs} pairs (train, val, test)", ""),
-        ("the way it was done before", f"{1000 * pair:.1f} ms a pair and epoch", ""),
+        ("the straightforward way", f"{1000 * pair:.1f} ms per pair and epoch", ""),
     ]
     targets = {"from images": ">= 90 times", "from the store": ">= 150 times"}
     rows += [
-        (f"50 frozen epochs, {name}, process start included", f"{old / figures[name]:.0f} times as fast", target)
+        (f"50 frozen epochs, {name}, process start included", f"{before / values[name]:.0f} times as fast", target)
         for name, target in targets.items()
     ]
-    return rows, figures | {"before_seconds": old}
+    return rows, values | {"before_seconds": before}
 
 
 if __name__ == "__main__":

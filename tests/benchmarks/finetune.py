@@ -1,9 +1,9 @@
-"""An epoch end to end against the straightforward way: decode and crop per pair, two backbone passes per pair.
+"""An epoch of fine-tuning compared with the straightforward way: decode, crop and forward both persons of each pair.
 
 python -m tests.benchmarks.finetune [--frames 9] [--rounds 3] [--threads 1] [--clock processor] [--out FILE]
 
-Processor seconds are those of all threads and worker processes. They are the measure on a machine that others use too;
-with one compute thread none are spent on waiting.
+Processor seconds count all threads and worker processes, so they are reliable on a machine with other jobs. With one
+compute thread, none of them are spent on waiting.
 """
 
 import resource
@@ -34,12 +34,12 @@ from extract.job import extract
 from extract.synth.dataset import draw_dataset
 from store.crops import open_crops
 from store.format.manifest import Selection
-from tests.benchmarks.before import PairImages, PairNet
+from tests.benchmarks.baseline import PairImages, PairNet
 from tests.benchmarks.measure import interleave, report
 
 CPU = torch.device("cpu")
 BATCH, WORKERS = 16, 2
-BEFORE = "the straightforward way"
+STRAIGHTFORWARD = "the straightforward way"
 Clock = Callable[[], float]
 
 
@@ -52,83 +52,84 @@ Clock = Callable[[], float]
 def main(frames: int, rounds: int, threads: int, kind: str, out: Path | None) -> None:
     """Prints a table and writes JSON."""
     torch.set_num_threads(threads)
-    clock = _processor if kind == "processor" else perf_counter
+    clock = _processor_seconds if kind == "processor" else perf_counter
     with tempfile.TemporaryDirectory() as folder:
         data = draw_dataset(Path(folder) / "data", scenes=3, frames=frames // 3, people=20)
         dataset = read_dataset(data, Selection(1, "paired"), 0.0)
         store = Path(folder) / "s.store"
         config = ExtractionConfig(str(data), str(store), weights="random", persons="paired", crops=True, device="cpu")
         extract(config)
-        figures = interleave(_ways(dataset, store, clock), rounds)
+        seconds = interleave(_measures(dataset, store, clock), rounds)
     pairs, persons = len(dataset.tables.pair), len(np.unique(dataset.tables.pair))
-    rows = [("pairs and people in them, a frame", f"{pairs / frames:.1f} and {persons / frames:.1f}", "")]
-    rows += [(name, f"{1000 * seconds / pairs:.1f} {kind} ms a pair", "") for name, seconds in figures.items()]
+    rows = [("pairs, and people in pairs, per frame", f"{pairs / frames:.1f} and {persons / frames:.1f}", "")]
+    rows += [(name, f"{1000 * value / pairs:.1f} {kind} ms per pair", "") for name, value in seconds.items()]
     targets = {
         "from images": "<= 0.6",
         "from images, nothing kept": "",
         "crops in the store": "<= 0.5",
         "crops in memory": "<= 0.5",
     }
-    ratios = {name: figures[name] / figures[BEFORE] for name in targets}
-    rows += [(f"{name}, of {BEFORE}", f"{ratio:.2f}", targets[name]) for name, ratio in ratios.items()]
+    ratios = {name: seconds[name] / seconds[STRAIGHTFORWARD] for name in targets}
+    rows += [(f"{name}, of {STRAIGHTFORWARD}", f"{ratio:.2f}", targets[name]) for name, ratio in ratios.items()]
     command = (
         f"python -m tests.benchmarks.finetune --frames {frames} --rounds {rounds} --threads {threads} --clock {kind}"
     )
-    report("An unfrozen epoch, resnet18 at 112", rows, {"command": command, "figures": figures | ratios}, out)
+    report("An unfrozen epoch, resnet18 at 112", rows, {"command": command, "figures": seconds | ratios}, out)
 
 
-def _ways(dataset: Dataset, store: Path, clock: Clock) -> dict[str, Callable[[], float]]:
-    """Seconds of an epoch, of the same pairs."""
+def _measures(dataset: Dataset, store: Path, clock: Clock) -> dict[str, Callable[[], float]]:
+    """Seconds of an epoch on the same pairs, for each source of crops."""
     tables = dataset.tables
     split = Split("train", np.arange(len(tables.pair)), tables.label.astype(np.int64) % 3)
     crops = FrameCrops(tables, dataset.image_paths, 112)
     example = torch.empty((1, 3, 112, 112), dtype=torch.uint8)
 
-    def fresh(budget: int) -> CropCache:
+    def new_cache(budget: int) -> CropCache:
         return CropCache(crops, tables, np.unique(tables.pair), example, budget)
 
-    stored = open_crops(store)  # of the same people: its rows are the data set's
-    full = fresh(GIB)
+    stored = open_crops(store)  # its rows are those of the data set, since it has the same people
+    full = new_cache(GIB)
     full(np.unique(tables.pair))
     return {
-        BEFORE: lambda: _before(dataset, clock),
-        "from images": lambda: _epoch(dataset, split, fresh(GIB), clock),
-        "from images, nothing kept": lambda: _epoch(dataset, split, fresh(0), clock),
-        "crops in the store": lambda: _epoch(dataset, split, StoredCrops(stored, 112), clock),
-        "crops in memory": lambda: _epoch(dataset, split, full, clock),
+        STRAIGHTFORWARD: lambda: _straightforward_seconds(dataset, clock),
+        "from images": lambda: _epoch_seconds(dataset, split, new_cache(GIB), clock),
+        "from images, nothing kept": lambda: _epoch_seconds(dataset, split, new_cache(0), clock),
+        "crops in the store": lambda: _epoch_seconds(dataset, split, StoredCrops(stored, 112), clock),
+        "crops in memory": lambda: _epoch_seconds(dataset, split, full, clock),
     }
 
 
-def _epoch(dataset: Dataset, split: Split, persons: PersonInputs, clock: Clock) -> float:
-    """The product's steps over one epoch, its first included."""
+def _epoch_seconds(dataset: Dataset, split: Split, persons: PersonInputs, clock: Clock) -> float:
+    """Seconds of one epoch of the product's training steps, the first step included."""
     config = replace(ResNetStage2Config(), batch_size=BATCH, num_workers=WORKERS, device="cpu")
     torch.manual_seed(0)
     backbone = load_resnet("resnet18", "random", freeze=False)
     model = Stage2Model(backbone, build_head(config, backbone.out_dim)).train()
     step = AutogradStep(model, Objective.from_config(config, (1.0, 1.0, 1.0), CPU), config)
     source = CropSource(dataset.tables, persons, split, config, device=CPU)
-    began = clock()
+    start = clock()
     for batch in source.epoch(torch.Generator().manual_seed(0)):
         step(batch, config.learning_rate)
-    return clock() - began
+    return clock() - start
 
 
-def _before(dataset: Dataset, clock: Clock) -> float:
+def _straightforward_seconds(dataset: Dataset, clock: Clock) -> float:
+    """Seconds of an epoch that decodes, crops and forwards both persons of each pair."""
     data: Any = PairImages(dataset.tables, list(dataset.image_paths), 112)
     torch.manual_seed(0)
     model = PairNet().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    began = clock()
+    start = clock()
     for a, b, spatial, label in DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS):
         loss = nn.functional.cross_entropy(model(a, b, spatial), label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return clock() - began
+    return clock() - start
 
 
-def _processor() -> float:
-    """Seconds that this process and its finished children have computed."""
+def _processor_seconds() -> float:
+    """Processor seconds of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(part.ru_utime + part.ru_stime for part in used)
 

@@ -1,4 +1,4 @@
-"""Side by side or not at all: every figure is a median of interleaved runs (A B A B ...), and only ratios travel."""
+"""Measures alternatives in interleaved runs (A B A B ...), and reports medians with the hardware and versions."""
 
 import json
 import os
@@ -7,25 +7,34 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 
-Figures = dict[str, float]
+Measurements = dict[str, float]
+Row = tuple[str, str, str]  # of a report: name, measured value, target
 
 
-def interleave(ways: dict[str, Callable[[], float]], rounds: int) -> Figures:
-    """Runs every way once a round, in turn, and gives the median of what each returned."""
-    seen: dict[str, list[float]] = {name: [] for name in ways}
+def interleave(measures: dict[str, Callable[[], float]], rounds: int) -> Measurements:
+    """Runs every measurement once per round, in turn; returns the median value of each."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
-        for name, way in ways.items():
-            seen[name].append(way())
-            print(f"  round {number + 1} of {rounds}: {name} {seen[name][-1]:.4g}", file=sys.stderr)
-    return {name: statistics.median(values) for name, values in seen.items()}
+        for name, measure in measures.items():
+            values[name].append(measure())
+            print(f"  round {number + 1} of {rounds}: {name} {values[name][-1]:.4g}", file=sys.stderr)
+    return {name: statistics.median(series) for name, series in values.items()}
 
 
-def machine() -> dict[str, Any]:
-    """The hardware and versions that the figures belong to."""
+def seconds_of(function: Callable[[], object]) -> float:
+    """The time that a call takes, in seconds."""
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def describe_machine() -> dict[str, Any]:
+    """The hardware and versions that the measurements belong to."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -37,14 +46,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(title: str, rows: list[tuple[str, str, str]], content: dict[str, Any], out: Path | None) -> None:
-    """Prints a table (what, figure, target) and writes the JSON beside it."""
-    print(f"\n## {title}\n\n| what | measured | target |\n| --- | --- | --- |")
+def report(title: str, rows: list[Row], content: dict[str, Any], out: Path | None) -> None:
+    """Prints a Markdown table; writes `content` as JSON to `out` if it is given."""
+    print(f"\n## {title}\n\n| measurement | result | target |\n| --- | --- | --- |")
     for row in rows:
         print("| " + " | ".join(row) + " |")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"title": title, "machine": machine()} | content, indent=1) + "\n")
+        out.write_text(json.dumps({"title": title, "machine": describe_machine()} | content, indent=1) + "\n")
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Loading, verifying and packing a store against reading and hashing its bytes.
+"""Loading, verifying and packing a store compared with reading and hashing its bytes.
 
 python -m tests.benchmarks.store [--persons 200000] [--rounds 5] [--out FILE]
 """
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import click
 import numpy as np
@@ -23,11 +22,11 @@ from store.format.shard import Shard
 from store.reader import load_store, store_info
 from store.verify import verify
 from store.writer import open_for_writing
-from tests.benchmarks.measure import interleave, report
+from tests.benchmarks.measure import interleave, report, seconds_of
 
 DIM = 512
 UNIT = 4096
-THREADS = 2  # as many as load_store and verify use
+THREADS = 2  # also used by load_store and verify
 
 
 @click.command()
@@ -38,43 +37,45 @@ def main(persons: int, rounds: int, out: Path | None) -> None:
     """Prints a table and writes JSON."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.store"
-        began = perf_counter()
-        write_store(path, persons)
-        wrote = perf_counter() - began
-        ways = {
-            "load": lambda: _timed(lambda: load_store(path)),
-            "verify": lambda: _timed(lambda: verify(path)),
-            "read and hash": lambda: _timed(lambda: _read_and_hash(path, THREADS)),
-            "read, hash and keep": lambda: _timed(lambda: _read_hash_and_keep(path, THREADS)),
-            "read and hash, 1 thread": lambda: _timed(lambda: _read_and_hash(path, 1)),
-            "info": lambda: _timed(lambda: store_info(path)),
-        }
-        figures = interleave(ways, rounds)
+        write_seconds = seconds_of(lambda: write_store(path, persons))
+        seconds = interleave(_measures(path), rounds)
         size = sum(file.stat().st_size for file in (path / "shards").iterdir())
-        packing = measured_pack(path)
-    speeds = {name: f"{size / 1e9 / seconds:.2f} GB/s" for name, seconds in figures.items()}
-    ratios = {name: figures[name] / figures["read and hash"] for name in ("load", "verify")}
-    ratios["load, kept"] = figures["load"] / figures["read, hash and keep"]
+        pack_seconds, pack_memory = measure_pack(path)
+    speeds = {name: f"{size / 1e9 / value:.2f} GB/s" for name, value in seconds.items()}
+    ratios = {name: seconds[name] / seconds["read and hash"] for name in ("load", "verify")}
+    ratios["load, kept"] = seconds["load"] / seconds["read, hash and keep"]
     rows = [
-        (f"writing {size / 1e6:.0f} MB, every unit fsynced", f"{size / 1e6 / wrote:.0f} MB/s", ""),
+        (f"writing {size / 1e6:.0f} MB, every unit fsynced", f"{size / 1e6 / write_seconds:.0f} MB/s", ""),
         (f"loading, every byte checked ({THREADS} threads)", speeds["load"], ""),
         (f"verifying ({THREADS} threads)", speeds["verify"], ""),
         (f"reading and hashing the same bytes, {THREADS} threads", speeds["read and hash"], ""),
-        ("the same, kept in fresh memory as loading keeps it", speeds["read, hash and keep"], ""),
-        ("the same as the first, 1 thread", speeds["read and hash, 1 thread"], ""),
+        ("the same, kept in newly allocated memory, as in loading", speeds["read, hash and keep"], ""),
+        ("reading and hashing, 1 thread", speeds["read and hash, 1 thread"], ""),
         (f"load / read and hash, both {THREADS} threads", f"{ratios['load']:.2f}", "<= 1.5"),
         (f"load / read, hash and keep, both {THREADS} threads", f"{ratios['load, kept']:.2f}", "<= 1.5"),
         (f"verify / read and hash, both {THREADS} threads", f"{ratios['verify']:.2f}", ""),
-        ("load / read and hash in 1 thread", f"{figures['load'] / figures['read and hash, 1 thread']:.2f}", ""),
-        ("packing, compared before it is published", f"{packing[0]:.1f} s, {packing[1]:.0f} MB of memory", ""),
-        ("store info", f"{1000 * figures['info']:.1f} ms", "< 1 s"),
+        ("load / read and hash in 1 thread", f"{seconds['load'] / seconds['read and hash, 1 thread']:.2f}", ""),
+        ("packing, with a comparison before publication", f"{pack_seconds:.1f} s, {pack_memory:.0f} MB of memory", ""),
+        ("store info", f"{1000 * seconds['info']:.1f} ms", "< 1 s"),
     ]
     command = f"python -m tests.benchmarks.store --persons {persons} --rounds {rounds}"
-    report(f"Store of {persons:,} persons", rows, {"command": command, "figures": figures | {"ratios": ratios}}, out)
+    report(f"Store of {persons:,} persons", rows, {"command": command, "figures": seconds | {"ratios": ratios}}, out)
+
+
+def _measures(path: Path) -> dict[str, Callable[[], float]]:
+    """Seconds of each operation on the store."""
+    return {
+        "load": lambda: seconds_of(lambda: load_store(path)),
+        "verify": lambda: seconds_of(lambda: verify(path)),
+        "read and hash": lambda: seconds_of(lambda: _read_and_hash(path, THREADS)),
+        "read, hash and keep": lambda: seconds_of(lambda: _read_hash_and_keep(path, THREADS)),
+        "read and hash, 1 thread": lambda: seconds_of(lambda: _read_and_hash(path, 1)),
+        "info": lambda: seconds_of(lambda: store_info(path)),
+    }
 
 
 def write_store(path: Path, persons: int) -> None:
-    """A store of random features, 20 people a frame, every other one in a pair."""
+    """Writes a store of random features with 16 people per frame and one pair per two people."""
     recipe = Recipe("resnet18", "avgpool", "0" * 64, DIM, 112, 0.2, "", "", "", "float32", "float16", 1)
     count = -(-persons // UNIT)
     units = tuple(Unit("scene", UNIT // 16, UNIT, UNIT // 2, f"d{n}", f"v{n}") for n in range(count))
@@ -107,51 +108,45 @@ def _shard(rng: np.random.Generator) -> Shard:
     )
 
 
-def _timed(way: Callable[[], object]) -> float:
-    began = perf_counter()
-    way()
-    return perf_counter() - began
-
-
 def _read_and_hash(path: Path, threads: int) -> None:
-    """The least that a check of all bytes can do: no parsing, no copy, memory that each thread uses again."""
-    own = threading.local()
+    """Reads and hashes every shard into a buffer that each thread reuses: the lower limit of a check of all bytes."""
+    local = threading.local()
 
-    def one(file: Path) -> None:
-        if not hasattr(own, "buffer"):
-            own.buffer = memoryview(bytearray(2**24))
-        with file.open("rb", buffering=0) as opened:
-            size = opened.readinto(own.buffer)
-        hashlib.sha256(own.buffer[:size]).digest()
+    def read(path: Path) -> None:
+        if not hasattr(local, "buffer"):
+            local.buffer = memoryview(bytearray(2**24))
+        with path.open("rb", buffering=0) as file:
+            size = file.readinto(local.buffer)
+        hashlib.sha256(local.buffer[:size]).digest()
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, sorted((path / "shards").iterdir())))
+        list(pool.map(read, sorted((path / "shards").iterdir())))
 
 
 def _read_hash_and_keep(path: Path, threads: int) -> None:
-    """The least that loading can do: as `_read_and_hash`, but every byte has a place of its own when it is done."""
+    """As `_read_and_hash`, but keeps all bytes in one new array: the lower limit of loading."""
     files = sorted((path / "shards").iterdir())
     ends = np.cumsum([0] + [file.stat().st_size for file in files]).tolist()
-    kept = np.empty(ends[-1], np.uint8)
+    content = np.empty(ends[-1], np.uint8)
 
-    def one(number: int) -> None:
-        part = kept[ends[number] : ends[number + 1]].data
-        with files[number].open("rb", buffering=0) as opened:
-            opened.readinto(part)
+    def read(number: int) -> None:
+        part = content[ends[number] : ends[number + 1]].data
+        with files[number].open("rb", buffering=0) as file:
+            file.readinto(part)
         hashlib.sha256(part).digest()
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, range(len(files))))
+        list(pool.map(read, range(len(files))))
 
 
-def measured_pack(path: Path) -> tuple[float, float]:
-    """Seconds and MB of memory, beyond that of the program itself, that packing takes in a process of its own."""
+def measure_pack(path: Path) -> tuple[float, float]:
+    """Packs a store in a new process; returns seconds, and MB of memory in addition to that after the imports."""
     code = (
         "import sys, time; from pathlib import Path; from store.pack import pack_store;"
         "lines = lambda: Path('/proc/self/status').read_text().splitlines();"
         "peak = lambda: next(int(line.split()[1]) for line in lines() if line.startswith('VmHWM'));"
-        "before, began = peak(), time.perf_counter(); pack_store(Path(sys.argv[1]), Path(sys.argv[2]));"
-        "print(time.perf_counter() - began, (peak() - before) * 1024 / 1e6)"
+        "before, start = peak(), time.perf_counter(); pack_store(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "print(time.perf_counter() - start, (peak() - before) * 1024 / 1e6)"
     )
     out = path.with_suffix(".h5")
     done = subprocess.run([sys.executable, "-c", code, path, out], check=True, capture_output=True, text=True)

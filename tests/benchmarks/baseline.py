@@ -1,4 +1,4 @@
-"""The way it was done before: each pair decodes its panorama and forwards both people, in every epoch."""
+"""The straightforward way: every pair decodes its panorama and forwards both persons, in every epoch."""
 
 from pathlib import Path
 from time import perf_counter
@@ -13,11 +13,11 @@ from extract.images.crops import crop_people
 from extract.images.read import read_frame
 from store.tables import Tables
 
-_MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+_MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet
 
 
 class PairImages(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
-    """One pair a sample: two decodes, two crops."""
+    """One pair per sample: two decoded panoramas and two normalised crops (3, S, S)."""
 
     def __init__(self, tables: Tables, paths: list[Path], crop_size: int) -> None:
         self.tables, self.paths, self.crop_size = tables, paths, crop_size
@@ -35,7 +35,7 @@ class PairImages(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
 
 
 class PairNet(nn.Module):
-    """A ResNet18 and a small head."""
+    """A ResNet18 with a small head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class PairNet(nn.Module):
 
 
 def seconds_per_pair(tables: Tables, paths: list[Path], pairs: int, workers: int = 2, batch: int = 16) -> float:
-    """Seconds a pair of a frozen epoch, measured over the first `pairs` pairs."""
+    """Seconds per pair of an epoch with a frozen backbone, measured on the first `pairs` pairs."""
     model = PairNet()
     model.backbone.requires_grad_(False).eval()
     optimizer = torch.optim.Adam(model.head.parameters(), lr=1e-3)
     data: Any = torch.utils.data.Subset(PairImages(tables, paths, 112), range(min(pairs, len(tables.pair))))
-    began = perf_counter()
+    start = perf_counter()
     for a, b, spatial, label in DataLoader(data, batch, shuffle=True, num_workers=workers):
         with torch.no_grad():
-            va, vb = model.backbone(a), model.backbone(b)
-        loss = nn.functional.cross_entropy(model.head(torch.cat([va, vb, spatial], dim=1)), label)
+            visual_a, visual_b = model.backbone(a), model.backbone(b)
+        loss = nn.functional.cross_entropy(model.head(torch.cat([visual_a, visual_b, spatial], dim=1)), label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return (perf_counter() - began) / len(data)
+    return (perf_counter() - start) / len(data)
