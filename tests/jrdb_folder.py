@@ -1,4 +1,4 @@
-"""Small JRDB-format folders of random panoramas for tests."""
+"""Writes small JRDB-format datasets with random panoramas for tests."""
 
 import json
 from pathlib import Path
@@ -14,17 +14,17 @@ PAIR_LABELS = ("walking together", "standing together", "sitting together", "con
 
 
 def person(number: int, box: Any = (20, 10, 12, 30), mentions: Any = None) -> dict[str, Any]:
-    """One annotated object; `mentions` maps partners' numbers to labels."""
+    """Returns an annotated pedestrian; `mentions` maps the numbers of its partners to labels."""
     entries = [
-        {"pair": f"pedestrian:{other}", "box_pair": [0, 0, 1, 1], "inter_labels": dict.fromkeys(labels, 1)}
-        for other, labels in (mentions or {}).items()
+        {"pair": f"pedestrian:{partner}", "box_pair": [0, 0, 1, 1], "inter_labels": dict.fromkeys(labels, 1)}
+        for partner, labels in (mentions or {}).items()
     ]
     box = list(box) if isinstance(box, tuple) else box
     return {"label_id": f"pedestrian:{number}", "box": box, "action_label": {}, "H-interaction": entries}
 
 
 def random_people(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """People all around the panorama, over the seam too, and about half of all neighbours paired."""
+    """Returns people all around the panorama, also across the seam; most neighbours are pairs."""
     people = []
     for number in range(count):
         w, h = int(rng.integers(4, 30)), int(rng.integers(10, 40))
@@ -35,7 +35,7 @@ def random_people(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
 
 
 def write_labels(root: Path, scene: str, frames: dict[str, Any]) -> Path:
-    """Writes one scene's annotation file."""
+    """Writes one scene's annotation file; returns its path."""
     path = root / LABELS / f"{scene}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"labels": frames}))
@@ -43,7 +43,7 @@ def write_labels(root: Path, scene: str, frames: dict[str, Any]) -> Path:
 
 
 def write_image(root: Path, scene: str, frame: str, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
-    """Writes one random panorama."""
+    """Writes one random panorama; returns its path."""
     path = root / IMAGES / scene / frame
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
@@ -61,7 +61,7 @@ def write_scene(root: Path, scene: str, frames: dict[str, Any], seed: int = 0) -
 def write_folder(
     root: Path, scenes: tuple[str, ...] = ("cafe", "hall"), frames: int = 3, people: int = 4, seed: int = 0
 ) -> Path:
-    """Writes a data set of `frames` frames a scene with `people` people each; returns `root`."""
+    """Writes a dataset with `frames` frames per scene and `people` people per frame; returns `root`."""
     rng = np.random.default_rng(seed)
     for number, scene in enumerate(scenes):
         content = {f"{index:06d}.jpg": random_people(rng, people) for index in range(frames)}
@@ -69,6 +69,6 @@ def write_folder(
     return root
 
 
-def edit_labels(root: Path, scene: str) -> dict[str, Any]:
-    """The frames of one scene's annotation file, to be changed and written again."""
+def read_labels(root: Path, scene: str) -> dict[str, Any]:
+    """Reads the frames of one scene's annotation file, to change and write them again with `write_labels`."""
     return dict(json.loads((root / LABELS / f"{scene}.json").read_text())["labels"])

@@ -26,7 +26,7 @@ from store.format.manifest import read_manifest
 from store.reader import load_store
 from store.verify import verify
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, repair_store, store_files
-from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
+from tests.jrdb_folder import person, read_labels, write_folder, write_labels, write_scene
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, shard_path
 
 SIZE = 32
@@ -56,7 +56,7 @@ def by_plain_code(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
     """All people's crops, frame after frame as the annotations have them."""
     crops = []
     for scene in sorted(path.name for path in (data / IMAGES).iterdir()):
-        for frame, people in sorted(edit_labels(data, scene).items()):
+        for frame, people in sorted(read_labels(data, scene).items()):
             boxes = np.array([item["box"] for item in people], np.float64)
             crops.append(crop_people(read_frame(data / IMAGES / scene / frame), boxes, size).numpy())
     return np.stack([crop.reshape(-1) for crop in np.concatenate(crops)])
@@ -221,7 +221,7 @@ def test_corrected_labels_cut_no_crop_and_a_new_scene_its_own(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
     copied = copy_dataset(data, tmp_path / "data")
-    frames = edit_labels(copied, "cafe")
+    frames = read_labels(copied, "cafe")
     frames["000001.jpg"][0]["H-interaction"] = [{"pair": "pedestrian:3", "inter_labels": {"conversation": 1}}]
     write_labels(copied, "cafe", frames)
     extract_store(loaded, copied, path, update=True)

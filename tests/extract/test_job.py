@@ -39,7 +39,7 @@ from store.format.manifest import read_manifest, store_for
 from store.reader import load_store, store_info
 from store.tables import Features
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, store_files
-from tests.jrdb_folder import SIZE, edit_labels, person, write_folder, write_image, write_labels, write_scene
+from tests.jrdb_folder import SIZE, person, read_labels, write_folder, write_image, write_labels, write_scene
 from tests.oracles import round_half_up, spatial_oracle
 
 
@@ -62,7 +62,7 @@ def by_plain_code(data: Path, loaded: LoadedBackbone, flip: bool = False) -> NDA
     normalise = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     rows = []
     for scene in sorted(path.name for path in (data / IMAGES).iterdir()):
-        for frame, people in sorted(edit_labels(data, scene).items()):
+        for frame, people in sorted(read_labels(data, scene).items()):
             with Image.open(data / IMAGES / scene / frame) as image:
                 pixels = np.asarray(image.convert("RGB"))
             for item in people:
@@ -98,7 +98,7 @@ def test_tables_are_the_annotations(tmp_path: Path, loaded: LoadedBackbone, data
     people = [
         (scene, frame, item)
         for scene in ("cafe", "hall")
-        for frame, items in sorted(edit_labels(data, scene).items())
+        for frame, items in sorted(read_labels(data, scene).items())
         for item in items
     ]
     assert [f"pedestrian:{number}" for number in tables.person_id] == [item["label_id"] for *_, item in people]
@@ -259,7 +259,7 @@ def test_a_moved_folder_still_hits(tmp_path: Path, loaded: LoadedBackbone, data:
 def test_corrected_labels_forward_no_crop(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     data = copy_dataset(data, tmp_path / "data")
     extract_store(loaded, data, tmp_path / "a.store")
-    frames = edit_labels(data, "cafe")
+    frames = read_labels(data, "cafe")
     frames["000001.jpg"][0]["H-interaction"] = [{"pair": "pedestrian:3", "inter_labels": {"conversation": 1}}]
     write_labels(data, "cafe", frames)
     with pytest.raises(MismatchError, match=r"changed annotations in cafe; give --update"):
@@ -273,7 +273,7 @@ def test_corrected_labels_forward_no_crop(tmp_path: Path, loaded: LoadedBackbone
 def test_a_corrected_box_costs_its_unit(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     data = copy_dataset(data, tmp_path / "data")
     units = extract_store(loaded, data, tmp_path / "a.store").to_dict()["units"]
-    frames = edit_labels(data, "hall")
+    frames = read_labels(data, "hall")
     frames["000000.jpg"][0]["box"][0] += 1
     write_labels(data, "hall", frames)
     with pytest.raises(MismatchError, match="changed annotations in hall"):

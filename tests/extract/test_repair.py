@@ -20,7 +20,7 @@ from store.pack import pack_store
 from store.reader import store_info
 from store.verify import verify
 from tests.jobs import copy_dataset, extract_store, repair_store, store_files
-from tests.jrdb_folder import edit_labels, person, write_folder, write_labels, write_scene
+from tests.jrdb_folder import person, read_labels, write_folder, write_labels, write_scene
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, forge, shard_path, with_row
 
 
@@ -107,7 +107,7 @@ def test_a_manifest_is_not_made_anew_from_other_data_or_weights(path: Path, data
     (path / "STORE.json").write_text("{")
     before = store_files(path)
     other = copy_dataset(data, tmp_path / "other")
-    write_labels(other, "cafe", edit_labels(other, "cafe") | {"000009.jpg": []})
+    write_labels(other, "cafe", read_labels(other, "cafe") | {"000009.jpg": []})
     with pytest.raises(MismatchError, match="not made from the data"):
         repair_store(path, other)
     state = load_backbone("resnet18", "random").backbone.resnet.state_dict()
@@ -127,7 +127,7 @@ def test_other_data_and_other_weights_are_refused(path: Path, data: Path, tmp_pa
     DAMAGE["flipped"](shard_path(path, 0))
     before = store_files(path)
     other = copy_dataset(data, tmp_path / "other")
-    write_labels(other, "cafe", edit_labels(other, "cafe") | {"000009.jpg": []})
+    write_labels(other, "cafe", read_labels(other, "cafe") | {"000009.jpg": []})
     with pytest.raises(MismatchError, match="changed annotations in cafe"):
         repair_store(path, other)
     state = load_backbone("resnet18", "random").backbone.resnet.state_dict()

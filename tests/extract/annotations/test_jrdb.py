@@ -1,4 +1,4 @@
-"""JRDB-format folders: the real annotations, hostile files and names, and totals that add up."""
+"""JRDB-format folders: the original annotations, malicious files and names, and consistent counts."""
 
 import json
 import os
@@ -27,15 +27,14 @@ from extract.images.read import FrameError
 from extract.units.plan import plan_units
 from extract.units.skips import count_planned, count_skipped_before_reading
 from store.format.manifest import Selection
-from tests.jrdb_folder import edit_labels, person, random_people, write_folder, write_image, write_labels
+from tests.jrdb_folder import person, random_people, read_labels, write_folder, write_image, write_labels
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "jrdb-par"
-ALL = Selection(1, "all")
+ORIGINAL = Path(__file__).parents[4] / "shared" / "data" / "jrdb-par"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real annotations are not here")
-def test_the_real_annotations() -> None:
-    scenes = read_scenes(REAL)
+@pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original annotations are not available")
+def test_the_original_annotations_are_read() -> None:
+    scenes = read_scenes(ORIGINAL)
     assert len(scenes) == 27
     assert sum(len(scene.tables.frame_name) for scene in scenes) == 1850
     assert sum(len(scene.tables.box) for scene in scenes) == 46_034
@@ -106,20 +105,20 @@ def test_an_empty_scene_and_empty_frames(tmp_path: Path) -> None:
         (b'{"labels": {}} x', "not valid JSON"),
     ],
 )
-def test_a_broken_file_is_named(data: bytes, word: str) -> None:
+def test_an_invalid_annotation_file_is_refused(data: bytes, word: str) -> None:
     with pytest.raises(DataError, match=word) as error:
         load_labels(data, Path("scene.json"))
     assert "scene.json" in str(error.value)
 
 
-def test_a_byte_order_mark_and_lenient_numbers_are_read() -> None:
+def test_a_byte_order_mark_and_nonstandard_numbers_are_accepted() -> None:
     data = b'\xef\xbb\xbf{"labels": {"1.jpg": [{"label_id": "pedestrian:1", "box": [NaN, 1e999, -Infinity, 1]}]}}'
     assert list(load_labels(data, Path("x"))) == ["1.jpg"]
 
 
 @pytest.mark.parametrize("depth", [*range(880, 1000, 4)])
-def test_depth_near_the_interpreters_limit(tmp_path: Path, depth: int) -> None:
-    """Deep values in every place: read, or refused as too deep."""
+def test_nesting_near_the_recursion_limit_is_read_or_refused(tmp_path: Path, depth: int) -> None:
+    """A deeply nested value for each key is read, or refused as too deep."""
     deep = "[" * depth + "]" * depth
     path = write_labels(tmp_path, "deep", {})
     for key in ("label_id", "box", "H-interaction"):
@@ -135,7 +134,7 @@ def test_depth_near_the_interpreters_limit(tmp_path: Path, depth: int) -> None:
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_are_labels_or_a_data_error(junk: bytes) -> None:
+def test_random_bytes_are_labels_or_a_data_error(junk: bytes) -> None:
     for data in (junk, b'{"labels": {' + junk, b'{"labels": {"a": [' + junk + b"]}}"):
         try:
             load_labels(data, Path("x"))
@@ -149,39 +148,39 @@ GOOD_NAMES = ["000000.jpg", "é.jpg", "e\u0301.jpg", "a b.jpg", "..jpg", "-rf", 
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_name_that_no_file_has_gets_a_harmless_stand_in(name: str) -> None:
-    stand_in = frame_name(name)
-    assert "/" in stand_in
-    stand_in.encode()
-    assert len(stand_in) < 100
+def test_a_name_that_is_not_a_file_name_gets_a_harmless_substitute(name: str) -> None:
+    substitute = frame_name(name)
+    assert "/" in substitute
+    substitute.encode()
+    assert len(substitute) < 100
     with pytest.raises(FrameError) as error:
-        image_path(Path("data"), "scene", stand_in)
+        image_path(Path("data"), "scene", substitute)
     assert error.value.reason == "bad_frame_name"
 
 
 @given(st.lists(st.text(st.characters() | st.just("/"), max_size=5) | st.sampled_from(BAD_NAMES), unique=True))
-def test_different_names_stay_different(names: list[str]) -> None:
+def test_different_names_remain_different(names: list[str]) -> None:
     assert len({frame_name(name) for name in names}) == len(names)
 
 
-def test_good_names_stay_as_they_are(tmp_path: Path) -> None:
+def test_valid_names_are_not_changed(tmp_path: Path) -> None:
     write_labels(tmp_path, "cafe", {name: [person(1)] for name in GOOD_NAMES})
     assert set(read_scene(tmp_path, "cafe").tables.frame_name) == set(GOOD_NAMES)
 
 
-def test_no_annotations_are_said_so(tmp_path: Path) -> None:
+def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="check --data_path"):
         scene_names(tmp_path)
     (tmp_path / LABELS).mkdir(parents=True)
-    (tmp_path / LABELS / "._cafe.json").write_bytes(b"\0\5\x16\7")  # what macOS leaves
+    (tmp_path / LABELS / "._cafe.json").write_bytes(b"\0\5\x16\7")  # as macOS creates them
     with pytest.raises(DataError, match="contains no annotations"):
         scene_names(tmp_path)
 
 
-def test_a_scene_file_that_is_none(tmp_path: Path) -> None:
+def test_an_annotation_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     path = write_labels(tmp_path, "cafe", {})
     path.unlink()
-    os.mkfifo(path)  # must not be waited for
+    os.mkfifo(path)  # opening it would block
     with pytest.raises(DataError, match=r"cafe\.json is not a regular file"):
         read_scenes(tmp_path)
     path.unlink()
@@ -190,7 +189,7 @@ def test_a_scene_file_that_is_none(tmp_path: Path) -> None:
         scene_digests(tmp_path)
 
 
-def test_a_scene_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_scene_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / LABELS).mkdir(parents=True)
     with open(os.fsencode(tmp_path / LABELS) + b"/caf\xe9.json", "w") as file:  # noqa: PTH123
         json.dump({"labels": {}}, file)
@@ -198,11 +197,11 @@ def test_a_scene_name_that_is_not_utf8(tmp_path: Path) -> None:
         scene_names(tmp_path)
 
 
-def test_digests_tell_labels_from_images(tmp_path: Path) -> None:
+def test_digests_of_labels_and_of_images_are_independent(tmp_path: Path) -> None:
     write_folder(tmp_path)
     before = scene_digests(tmp_path)
     write_image(tmp_path, "hall", "000001.jpg", seed=77)
-    changed = edit_labels(tmp_path, "cafe")
+    changed = read_labels(tmp_path, "cafe")
     changed["000000.jpg"][0]["box"][0] += 1
     write_labels(tmp_path, "cafe", changed)
     after = scene_digests(tmp_path)
@@ -213,7 +212,7 @@ def test_digests_tell_labels_from_images(tmp_path: Path) -> None:
 
 
 def corrupt(rng: np.random.Generator, item: dict[str, Any]) -> Any:
-    """One object, damaged in one of many ways."""
+    """Returns the object damaged in a random way."""
     ways = [
         lambda: {**item, "box": [1, 2, 0, 4]},
         lambda: {**item, "box": [float("nan"), 2, 3, 4]},
@@ -245,7 +244,7 @@ def test_planned_is_stored_plus_skipped(
         write_image(root, "cafe", "1.jpg")
     units = plan_units(root, Selection(interval, persons))
     planned = count_planned(units)
-    kept = {
+    usable = {
         "frame": sum(int((unit.image_bytes >= 0).sum()) for unit in units),
         "person": sum(int(np.diff(unit.tables.frame_offset)[unit.image_bytes >= 0].sum()) for unit in units),
         "pair": sum(int((unit.image_bytes >= 0)[unit.tables.pair_frame].sum()) for unit in units),
@@ -253,7 +252,7 @@ def test_planned_is_stored_plus_skipped(
     skipped = Counter[str]()
     for (kind, _), count in count_skipped_before_reading(units).items():
         skipped[kind] += count
-    assert {kind: kept[kind] + skipped[kind] for kind in planned} == planned
+    assert {kind: usable[kind] + skipped[kind] for kind in planned} == planned
     assert planned["frame"] == len(range(0, len(frames), interval))
     if interval == 1 and persons == "all":
         people = sum(len(items) for items in frames.values() if isinstance(items, list))

@@ -1,4 +1,4 @@
-"""One frame's objects: what is usable is kept, what is not has a name, and nothing is lost."""
+"""Objects of one frame: usable ones are read, and unusable ones are skipped with a reason; none is lost."""
 
 from collections import Counter
 from typing import Any
@@ -15,23 +15,23 @@ def read(*objects: Any) -> FrameObjects:
     return read_objects("scene", "000000.jpg", list(objects))
 
 
-def reasons(found: FrameObjects) -> dict[tuple[str, str], str]:
-    return {(item.kind, item.item): item.reason for item in found.skipped}
+def reasons(frame: FrameObjects) -> dict[tuple[str, str], str]:
+    return {(item.kind, item.item): item.reason for item in frame.skipped}
 
 
-def test_persons_in_file_order_and_a_pair_of_two_mentions() -> None:
-    found = read(
+def test_persons_keep_the_file_order_and_two_mentions_are_one_pair() -> None:
+    frame = read(
         person(7, (1, 2, 3, 4), {5: ["walking together"]}), person(5, (5.5, -6, 7, 8), {7: ["walking together"]})
     )
-    assert found.ids == [7, 5]
-    assert found.boxes == [[1, 2, 3, 4], [5.5, -6, 7, 8]]
-    assert found.pairs == {(0, 1): ("walking together",)}
-    assert found.skipped == []
+    assert frame.ids == [7, 5]
+    assert frame.boxes == [[1, 2, 3, 4], [5.5, -6, 7, 8]]
+    assert frame.pairs == {(0, 1): ("walking together",)}
+    assert frame.skipped == []
 
 
-def test_labels_are_kept_all_of_them_in_alphabetical_order() -> None:
+def test_all_labels_of_a_pair_are_read_in_alphabetical_order() -> None:
     first, second = person(1, mentions={2: ["walking together", "conversation"]}), person(2)
-    first["H-interaction"][0]["inter_labels"]["standing together"] = 0  # said to be absent
+    first["H-interaction"][0]["inter_labels"]["standing together"] = 0  # annotated as absent
     assert read(first, second).pairs == {(0, 1): ("conversation", "walking together")}
 
 
@@ -61,11 +61,11 @@ def test_labels_are_kept_all_of_them_in_alphabetical_order() -> None:
         ([1, 2, 3, 0.0], "box_zero_area"),
     ],
 )
-def test_boxes(box: Any, reason: str | None) -> None:
+def test_each_box_is_usable_or_has_a_reason(box: Any, reason: str | None) -> None:
     assert box_fault(box) == reason
-    found = read(person(1, box))
-    assert found.ids == ([] if reason else [1])
-    assert reasons(found) == ({("person", "1"): reason} if reason else {})
+    frame = read(person(1, box))
+    assert frame.ids == ([] if reason else [1])
+    assert reasons(frame) == ({("person", "1"): reason} if reason else {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_boxes(box: Any, reason: str | None) -> None:
         ("pedestrian:x", "pedestrian:x"),
         ("pedestrian:-1", "pedestrian:-1"),
         ("pedestrian:1.0", "pedestrian:1.0"),
-        ("pedestrian:٣", "pedestrian:٣"),  # another alphabet's digit is no twin of 3
+        ("pedestrian:٣", "pedestrian:٣"),  # an Arabic digit is not accepted as 3
         ("pedestrian:1\n", "pedestrian:1\n"),
         ("pedestrian:" + "9" * 19, "pedestrian:" + "9" * 19),  # beyond int64
         ("person", "person"),
@@ -86,32 +86,32 @@ def test_boxes(box: Any, reason: str | None) -> None:
         ([], "list"),
     ],
 )
-def test_names_of_no_person(name: Any, item: str) -> None:
+def test_invalid_ids_are_skipped(name: Any, item: str) -> None:
     assert reasons(read({**person(1), "label_id": name})) == {("person", item): "bad_id"}
 
 
-def test_other_objects_are_counted_and_are_no_people() -> None:
-    found = read({**person(1), "label_id": "robot:1"}, person(2))
-    assert (found.other_objects, found.ids, found.skipped) == (1, [2], [])
+def test_objects_other_than_pedestrians_are_counted_and_ignored() -> None:
+    frame = read({**person(1), "label_id": "robot:1"}, person(2))
+    assert (frame.other_objects, frame.ids, frame.skipped) == (1, [2], [])
 
 
 @pytest.mark.parametrize("item", [None, 3, "pedestrian:1", [], True])
-def test_an_object_that_is_none(item: Any) -> None:
+def test_a_malformed_object_is_skipped(item: Any) -> None:
     assert [entry.reason for entry in read(item).skipped] == ["object_format"]
 
 
 @pytest.mark.parametrize("objects", [None, {}, "text", 3])
-def test_a_frame_that_is_no_list(objects: Any) -> None:
-    found = read_objects("scene", "f", objects)
-    assert [(item.kind, item.reason) for item in found.skipped] == [("frame", "frame_format")]
+def test_a_frame_that_is_not_a_list_is_skipped(objects: Any) -> None:
+    frame = read_objects("scene", "f", objects)
+    assert [(item.kind, item.reason) for item in frame.skipped] == [("frame", "frame_format")]
 
 
-def test_the_first_of_a_duplicate_person_counts_and_both_mentions_do() -> None:
-    found = read(person(1, (0, 0, 5, 5)), person(2), person(1, (9, 9, 9, 9), {2: ["walking together"]}))
-    assert found.ids == [1, 2]
-    assert found.boxes[0] == [0, 0, 5, 5]
-    assert found.pairs == {(0, 1): ("walking together",)}
-    assert reasons(found) == {("person", "1"): "duplicate_person"}
+def test_of_duplicate_persons_the_first_box_and_the_pairs_of_both_are_used() -> None:
+    frame = read(person(1, (0, 0, 5, 5)), person(2), person(1, (9, 9, 9, 9), {2: ["walking together"]}))
+    assert frame.ids == [1, 2]
+    assert frame.boxes[0] == [0, 0, 5, 5]
+    assert frame.pairs == {(0, 1): ("walking together",)}
+    assert reasons(frame) == {("person", "1"): "duplicate_person"}
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_the_first_of_a_duplicate_person_counts_and_both_mentions_do() -> None:
         ),
     ],
 )
-def test_pairs_that_cannot_be_used(objects: list[Any], reason: str) -> None:
-    found = read(*objects)
-    assert found.pairs == {}
-    assert [item.reason for item in found.skipped if item.kind == "pair"] == [reason]
+def test_unusable_pairs_are_skipped(objects: list[Any], reason: str) -> None:
+    frame = read(*objects)
+    assert frame.pairs == {}
+    assert [item.reason for item in frame.skipped if item.kind == "pair"] == [reason]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_pairs_that_cannot_be_used(objects: list[Any], reason: str) -> None:
         {"pair": "pedestrian:2", "inter_labels": []},
     ],
 )
-def test_a_mention_that_is_none(entry: Any) -> None:
-    found = read({**person(1), "H-interaction": [entry]}, person(2))
-    assert reasons(found) == {("pair", "1"): "pair_format"}
+def test_a_malformed_pair_is_skipped(entry: Any) -> None:
+    frame = read({**person(1), "H-interaction": [entry]}, person(2))
+    assert reasons(frame) == {("pair", "1"): "pair_format"}
 
 
 @given(st.text(max_size=300))
@@ -164,22 +164,22 @@ PEOPLE = st.lists(st.builds(person, NUMBERS, GOOD_BOX | BAD_BOX, MENTIONS), max_
 
 @settings(max_examples=300)
 @given(PEOPLE)
-def test_every_person_and_every_mentioned_pair_is_kept_or_skipped_once(people: list[dict[str, Any]]) -> None:
-    found = read_objects("s", "f", people)
-    skipped = Counter(item.kind for item in found.skipped)
-    assert len(found.ids) + skipped["person"] == len(people)
+def test_each_person_and_each_pair_is_read_or_skipped_once(people: list[dict[str, Any]]) -> None:
+    frame = read_objects("s", "f", people)
+    skipped = Counter(item.kind for item in frame.skipped)
+    assert len(frame.ids) + skipped["person"] == len(people)
     mentioned = set()
-    selfies = 0
+    self_pairs = 0
     for item in people:
         one = int(item["label_id"].split(":")[1])
         for entry in item["H-interaction"]:
             other = int(entry["pair"].split(":")[1])
-            selfies += one == other
+            self_pairs += one == other
             mentioned |= {frozenset({one, other})} if one != other else set()
-    assert len(found.pairs) + skipped["pair"] == len(mentioned) + selfies
-    kept = {frozenset({found.ids[a], found.ids[b]}) for a, b in found.pairs}
-    named = {item.item for item in found.skipped if item.kind == "pair" and item.reason != "self_pair"}
-    assert {"-".join(map(str, sorted(pair))) for pair in mentioned - kept} == named
+    assert len(frame.pairs) + skipped["pair"] == len(mentioned) + self_pairs
+    used = {frozenset({frame.ids[a], frame.ids[b]}) for a, b in frame.pairs}
+    skipped_pairs = {item.item for item in frame.skipped if item.kind == "pair" and item.reason != "self_pair"}
+    assert {"-".join(map(str, sorted(pair))) for pair in mentioned - used} == skipped_pairs
 
 
 JSON = st.recursive(
@@ -205,13 +205,13 @@ OBJECTS = st.fixed_dictionaries(
 
 @settings(max_examples=300)
 @given(st.lists(OBJECTS | JSON, max_size=4) | JSON)
-def test_nothing_raises_and_everything_can_be_written(objects: Any) -> None:
-    found = read_objects("scene", "frame", objects)
-    for item in found.skipped:
+def test_no_input_raises_and_all_results_can_be_encoded(objects: Any) -> None:
+    frame = read_objects("scene", "frame", objects)
+    for item in frame.skipped:
         item.to_json().encode()
         item.item.encode()
-    for labels in found.pairs.values():
+    for labels in frame.pairs.values():
         "".join(labels).encode()
     if isinstance(objects, list):
-        people = sum(item.kind == "person" for item in found.skipped) + len(found.ids) + found.other_objects
+        people = sum(item.kind == "person" for item in frame.skipped) + len(frame.ids) + frame.other_objects
         assert people == len(objects)

@@ -1,4 +1,4 @@
-"""The eight spatial features against a plain float64 loop, and what they do not depend on."""
+"""The eight spatial features equal a plain float64 loop and have the documented symmetries."""
 
 import numpy as np
 from hypothesis import given
@@ -22,38 +22,40 @@ def features(rows: list[tuple[Box, Box, int]], shift_a: float = 0, shift_b: floa
 
 
 @given(ROWS)
-def test_equal_to_the_plain_loop(rows: list[tuple[Box, Box, int]]) -> None:
+def test_features_equal_the_plain_loop(rows: list[tuple[Box, Box, int]]) -> None:
     expected = np.array([spatial_oracle(a, b, *SIZE, people) for a, b, people in rows])
-    found = features(rows)
-    assert found.dtype == np.float32
-    assert found.shape == (len(rows), 8)
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    actual = features(rows)
+    assert actual.dtype == np.float32
+    assert actual.shape == (len(rows), 8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
 @given(ROWS)
-def test_a_and_b_can_be_exchanged(rows: list[tuple[Box, Box, int]]) -> None:
+def test_features_are_symmetric_in_a_and_b(rows: list[tuple[Box, Box, int]]) -> None:
     np.testing.assert_array_equal(features(rows), features([(b, a, people) for a, b, people in rows]))
 
 
 @given(ROWS, st.integers(-400, 800))
-def test_rolling_the_panorama_changes_nothing(rows: list[tuple[Box, Box, int]], k: int) -> None:
+def test_features_do_not_change_when_the_panorama_is_rolled(rows: list[tuple[Box, Box, int]], k: int) -> None:
     np.testing.assert_array_equal(features(rows), features(rows, k, k))
 
 
 @given(ROWS, st.integers(-2, 2), st.integers(-2, 2))
-def test_whole_turns_change_nothing(rows: list[tuple[Box, Box, int]], one: int, other: int) -> None:
-    np.testing.assert_array_equal(features(rows), features(rows, one * SIZE[0], other * SIZE[0]))
+def test_features_do_not_change_when_a_box_moves_by_full_turns(
+    rows: list[tuple[Box, Box, int]], turns_a: int, turns_b: int
+) -> None:
+    np.testing.assert_array_equal(features(rows), features(rows, turns_a * SIZE[0], turns_b * SIZE[0]))
 
 
-def test_each_frame_has_its_own_size() -> None:
+def test_each_pair_uses_the_size_of_its_frame() -> None:
     box_a, box_b = np.array([[0.0, 0, 10, 20]] * 2), np.array([[50.0, 5, 10, 20]] * 2)
-    found = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]))
-    np.testing.assert_allclose(found[:, 2], [0.5, 0.05], rtol=1e-6)
-    np.testing.assert_allclose(found[:, 6], [5 / 40, 5 / 80], rtol=1e-6)
-    np.testing.assert_allclose(found[:, 7], [0.3, 1.0], rtol=1e-6)
+    actual = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]))
+    np.testing.assert_allclose(actual[:, 2], [0.5, 0.05], rtol=1e-6)
+    np.testing.assert_allclose(actual[:, 6], [5 / 40, 5 / 80], rtol=1e-6)
+    np.testing.assert_allclose(actual[:, 7], [0.3, 1.0], rtol=1e-6)
 
 
-def test_people_side_by_side_over_the_seam_are_near() -> None:
+def test_neighbours_across_the_seam_are_near() -> None:
     rows = [((390.0, 0.0, 10.0, 20.0), (0.0, 0.0, 10.0, 20.0), 2)]
     np.testing.assert_allclose(features(rows)[0, [0, 2]], [0, 10 / 400], atol=1e-7)
 

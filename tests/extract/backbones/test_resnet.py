@@ -1,4 +1,4 @@
-"""The backbone is torchvision's ResNet up to the pooled layer, and a frozen one cannot move."""
+"""The backbone equals torchvision's ResNet up to its pooling layer, and a frozen one cannot change."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ def crops(count: int, size: int = 32, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
 
 
-def by_torchvision(backbone: Backbone, pixels: Tensor) -> Tensor:
-    """torchvision's own model and its own preprocessing, less resizing."""
+def torchvision_features(backbone: Backbone, pixels: Tensor) -> Tensor:
+    """Returns the features of torchvision's model with its preprocessing, without resizing."""
     model = torchvision.models.get_model(backbone.name, weights=None)
     model.fc = nn.Identity()
     model.load_state_dict(backbone.resnet.state_dict())
@@ -33,8 +33,8 @@ def by_torchvision(backbone: Backbone, pixels: Tensor) -> Tensor:
     return features
 
 
-def moved(backbone: Backbone) -> Backbone:
-    """With BatchNorm statistics that are not the trivial ones of fresh weights."""
+def with_random_batchnorm(backbone: Backbone) -> Backbone:
+    """Gives BatchNorm random statistics instead of the trivial ones of new weights."""
     generator = torch.Generator().manual_seed(1)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -48,14 +48,14 @@ def moved(backbone: Backbone) -> Backbone:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_to_torchvision(name: str) -> None:
-    backbone = moved(load_backbone(name, "random").backbone)
+def test_features_equal_torchvisions(name: str) -> None:
+    backbone = with_random_batchnorm(load_backbone(name, "random").backbone)
     pixels = crops(3, 40)
-    found = backbone(pixels)
-    assert found.dtype == torch.float32
-    assert found.shape == (3, NAMES[name]) == (3, backbone.out_dim)
-    expected = by_torchvision(backbone, pixels)
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    actual = backbone(pixels)
+    assert actual.dtype == torch.float32
+    assert actual.shape == (3, NAMES[name]) == (3, backbone.out_dim)
+    expected = torchvision_features(backbone, pixels)
+    assert (actual - expected).norm() <= 1e-5 * expected.norm()
 
 
 def state(backbone: Backbone) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_frozen_backbone_cannot_move() -> None:
+def test_training_does_not_change_a_frozen_backbone() -> None:
     backbone = load_backbone("resnet18", "random").backbone
     head = nn.Linear(512, 3)
     model = nn.ModuleDict({"backbone": backbone, "head": head})
@@ -85,25 +85,25 @@ def test_a_frozen_backbone_cannot_move() -> None:
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize("moving", [False, True])
-def test_an_unfrozen_backbone_learns_everywhere(moving: bool) -> None:
-    backbone = load_resnet("resnet18", "random", False, moving)
+@pytest.mark.parametrize("train_batchnorm", [False, True])
+def test_all_parameters_of_a_trainable_backbone_have_gradients(train_batchnorm: bool) -> None:
+    backbone = load_resnet("resnet18", "random", False, train_batchnorm)
     before = state(backbone)
     backbone.train()
     backbone(crops(4)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
-    unmoved = torch.equal(before["resnet.bn1.running_mean"], backbone.state_dict()["resnet.bn1.running_mean"])
-    assert unmoved is not moving
+    unchanged = torch.equal(before["resnet.bn1.running_mean"], backbone.state_dict()["resnet.bn1.running_mean"])
+    assert unchanged is not train_batchnorm
     assert not any(module.training for module in backbone.eval().modules())
 
 
-def test_mean_and_std_are_no_part_of_checkpoints() -> None:
+def test_mean_and_std_are_not_in_checkpoints() -> None:
     assert not {"mean", "std"} & set(Backbone("resnet18", True).state_dict())
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return moved(load_backbone("resnet18", "random").backbone)
+    return with_random_batchnorm(load_backbone("resnet18", "random").backbone)
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +115,15 @@ def batch(*parts: Tensor) -> Tensor:
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
-def test_the_fast_forward_is_the_plain_one_within_1e_5(backbone: Backbone, forward: Any) -> None:
+def test_frozen_forward_equals_the_plain_one_within_1e_5(backbone: Backbone, forward: Any) -> None:
     for seed in range(4):
         pixels = batch(crops(4, seed=seed))
         plain = backbone(pixels)
         assert (forward(pixels) - plain).norm() <= 1e-5 * plain.norm()
 
 
-def test_a_row_does_not_depend_on_its_batch(forward: Any) -> None:
-    """Bit-equal: the same crop in batches of any size, at any place, beside any others."""
+def test_features_do_not_depend_on_the_batch(forward: Any) -> None:
+    """The same crop has the same bits in batches of any size, at any position, with any other crops."""
     pixels = crops(max(CPU_SIZES))
     alone = torch.cat([forward(batch(pixels[i : i + 1])) for i in range(len(pixels))])
     for count in (*range(2, 10), *CPU_SIZES):
@@ -132,14 +132,14 @@ def test_a_row_does_not_depend_on_its_batch(forward: Any) -> None:
     assert torch.equal(forward(batch(pixels[:1], crops(3, seed=8)))[0], alone[0])
 
 
-def test_the_fast_forward_repeats_itself(forward: Any) -> None:
+def test_frozen_forward_is_deterministic(forward: Any) -> None:
     pixels = batch(crops(4))
     first = forward(pixels).clone()
     assert all(torch.equal(forward(pixels), first) for _ in range(5))
 
 
-def test_two_fast_forwards_agree_bit_by_bit(backbone: Backbone, forward: Any) -> None:
-    """A resumed job builds its forward anew and must write the same bytes."""
+def test_two_frozen_forwards_give_the_same_bits(backbone: Backbone, forward: Any) -> None:
+    """A resumed job traces the backbone again and must write the same bytes."""
     again = frozen_forward(backbone, 32, CPU, "float32")
     pixels = batch(crops(4))
     assert torch.equal(again(pixels), forward(pixels))

@@ -1,4 +1,4 @@
-"""Weights are identified by their tensors, and files from anywhere are refused by name or loaded, never run."""
+"""Weights are identified by their tensors; files are loaded or refused with a reason, and never run code."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def saved(tmp_path: Path, content: Any, **options: Any) -> str:
     return str(path)
 
 
-def test_random_weights_are_the_same_everywhere_and_leave_the_generator_alone() -> None:
+def test_random_weights_are_always_the_same_and_do_not_change_the_random_state() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -65,32 +65,32 @@ def containers(state: State) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", containers({}))
-def test_the_same_tensors_in_any_container_are_the_same(tmp_path: Path, resnet18: State, sha: str, kind: str) -> None:
+def test_the_checksum_does_not_depend_on_the_container(tmp_path: Path, resnet18: State, sha: str, kind: str) -> None:
     loaded = load_backbone("resnet18", saved(tmp_path, containers(resnet18)[kind]))
     assert loaded.sha256 == sha
     assert loaded.source == "weights.pth"
     assert torch.equal(loaded.backbone.resnet.conv1.weight, resnet18["conv1.weight"])
 
 
-def test_the_checkpoint_of_an_end_to_end_run_brings_its_head_along(tmp_path: Path, resnet18: State, sha: str) -> None:
+def test_the_head_in_a_checkpoint_of_an_end_to_end_run_is_ignored(tmp_path: Path, resnet18: State, sha: str) -> None:
     model = {f"backbone.resnet.{key}": value for key, value in resnet18.items() if not key.startswith("fc.")}
     content = {"model": model | {"head.out.weight": torch.zeros(3, 4)}, "config": {"a": [1, "b"]}}
     assert load_backbone("resnet18", saved(tmp_path, content)).sha256 == sha
 
 
-def test_the_old_container_too(tmp_path: Path, resnet18: State, sha: str) -> None:
+def test_the_legacy_file_format_is_read(tmp_path: Path, resnet18: State, sha: str) -> None:
     path = saved(tmp_path, resnet18, _use_new_zipfile_serialization=False)
     assert load_backbone("resnet18", path).sha256 == sha
 
 
-def test_one_changed_value_is_other_weights(tmp_path: Path, resnet18: State, sha: str) -> None:
+def test_one_changed_value_changes_the_checksum(tmp_path: Path, resnet18: State, sha: str) -> None:
     changed = {key: value.clone() for key, value in resnet18.items()}
     changed["layer4.1.bn2.running_var"][3] += 1e-3
     assert load_backbone("resnet18", saved(tmp_path, changed)).sha256 != sha
 
 
-def broken(state: State) -> dict[str, tuple[Any, str]]:
-    """Content, and a part of the message that it must give."""
+def unusable(state: State) -> dict[str, tuple[Any, str]]:
+    """Returns kind -> content of a file and a part of the expected message."""
     weight = state["layer2.0.conv1.weight"]
     nan = weight.clone()
     nan[0, 0, 0, 0] = float("nan")
@@ -103,20 +103,20 @@ def broken(state: State) -> dict[str, tuple[Any, str]]:
         "shape": (without | {"layer2.0.conv1.weight": weight[:1]}, r"layer2.0.conv1.weight of shape \(1, "),
         "sparse": (without | {"layer2.0.conv1.weight": weight.to_sparse()}, "layer2.0.conv1.weight .* sparse or meta"),
         "meta": (without | {"layer2.0.conv1.weight": weight.to("meta")}, "layer2.0.conv1.weight .* sparse or meta"),
-        "no tensor": (without | {"layer2.0.conv1.weight": 3}, "lacks layer2.0.conv1.weight"),
+        "not a tensor": (without | {"layer2.0.conv1.weight": 3}, "lacks layer2.0.conv1.weight"),
         "unknown": (state | {"layer9.weight": weight}, "has layer9.weight"),
         "list": ([weight], "contains a list"),
         "tensor": (weight, "contains a Tensor"),
         "empty": ({}, "not contain a ResNet backbone"),
         "head only": ({"model": {"head.weight": weight}}, "not contain a ResNet backbone"),
-        "model is no dict": ({"model": 3}, "contains a int"),
+        "model is not a dict": ({"model": 3}, "contains a int"),
         "numbers as keys": ({3: weight}, "not contain a ResNet backbone"),
     }
 
 
-@pytest.mark.parametrize("kind", broken(dict.fromkeys(["layer2.0.conv1.weight"], torch.ones(2, 2, 1, 1))))
-def test_unusable_weights_are_refused_by_name(tmp_path: Path, resnet18: State, kind: str) -> None:
-    content, word = broken(resnet18)[kind]
+@pytest.mark.parametrize("kind", unusable(dict.fromkeys(["layer2.0.conv1.weight"], torch.ones(2, 2, 1, 1))))
+def test_unusable_weights_are_refused_with_the_tensors_name(tmp_path: Path, resnet18: State, kind: str) -> None:
+    content, word = unusable(resnet18)[kind]
     path = saved(tmp_path, content)
     with pytest.raises(WeightsError, match=word) as error:
         load_backbone("resnet18", path)
@@ -136,7 +136,7 @@ def test_a_larger_backbones_weights_are_refused(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Unpickled with trust, it makes a file."""
+    """Creates a folder when it is unpickled without restrictions."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -161,7 +161,7 @@ def test_malicious_files_run_nothing(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="cannot be loaded"):
             load_backbone("resnet18", str(path))
         assert not marker.exists(), path
-    torch.load(paths[1], weights_only=False)  # the trap is a live one
+    torch.load(paths[1], weights_only=False)  # proves that the file is malicious
     assert marker.is_dir()
 
 
@@ -187,7 +187,7 @@ def small_files(folder: Path) -> list[bytes]:
 
 
 @given(st.integers(0, 1), st.integers(0, 10**6), st.binary(min_size=1, max_size=3), st.booleans())
-def test_damaged_files_are_values_or_one_kind_of_error(
+def test_damaged_files_give_values_or_a_value_error(
     tmp_path_factory: pytest.TempPathFactory, which: int, at: int, junk: bytes, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
@@ -216,14 +216,14 @@ def offline(*args: Any, **kwargs: Any) -> None:
     raise URLError("no network")
 
 
-def test_imagenet_offline_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_without_network_name_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(WeightsError, match=r"put the file at .*resnet18-f37072fd\.pth.*--weights random"):
         load_backbone("resnet18", "imagenet")
 
 
-def test_imagenet_is_read_from_the_cache(
+def test_imagenet_weights_are_read_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resnet18: State, sha: str
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
@@ -234,7 +234,9 @@ def test_imagenet_is_read_from_the_cache(
     assert (loaded.sha256, loaded.source) == (sha, "imagenet")
 
 
-def test_a_cache_that_cannot_be_made_is_a_weights_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_a_weights_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "file"))
     with pytest.raises(WeightsError, match="cannot be downloaded"):
