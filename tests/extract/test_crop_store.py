@@ -1,4 +1,4 @@
-"""`extract --crops`: the crops themselves, in a store of their own, by the same promises as the features."""
+"""`extract --crops`: the store of crops has the same guarantees as the store of features."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from store.format.manifest import read_manifest
 from store.reader import load_store
 from store.verify import verify
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, repair_store, store_files
-from tests.jrdb_folder import person, read_labels, write_folder, write_labels, write_scene
+from tests.jrdb_folder import person, read_labels, write_labels, write_scene
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, shard_path
 
 SIZE = 32
@@ -34,12 +34,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedBackbone:
-    return load_backbone("hog", "none")  # the fastest
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
+    return load_backbone("hog", "none")  # the fastest backbone
 
 
 @pytest.fixture
@@ -48,12 +43,13 @@ def path(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> Path:
     return tmp_path / "a.store"
 
 
-def both(path: Path) -> list[dict[str, bytes]]:
+def both_stores(path: Path) -> list[dict[str, bytes]]:
+    """Returns the files of the store of features and of its store of crops."""
     return [store_files(path), store_files(path / "crops")]
 
 
-def by_plain_code(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
-    """All people's crops, frame after frame as the annotations have them."""
+def plain_crops(data: Path, size: int = SIZE) -> NDArray[np.uint8]:
+    """Returns all people's crops in the order of the annotations, (40, 3 * size * size)."""
     crops = []
     for scene in sorted(path.name for path in (data / IMAGES).iterdir()):
         for frame, people in sorted(read_labels(data, scene).items()):
@@ -69,20 +65,20 @@ def test_rows_are_the_crops_of_the_decoded_frames(
     summary = extract_store(loaded, data, tmp_path / "a.store", crops=True, **settings)
     assert summary.crops is not None
     assert (summary.crops.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (8, 40)
-    expected = by_plain_code(data)
+    expected = plain_crops(data)
     stored = load_store(tmp_path / "a.store" / "crops")
     np.testing.assert_array_equal(stored.visual, expected)
     assert stored.visual.dtype == np.uint8
-    for place in (tmp_path / "a.store", tmp_path / "a.store" / "crops"):
-        found = open_crops(place)
-        assert (found.crop_size, found.fingerprint) == (SIZE, stored.fingerprint)
+    for folder in (tmp_path / "a.store", tmp_path / "a.store" / "crops"):
+        crops = open_crops(folder)
+        assert (crops.crop_size, crops.fingerprint) == (SIZE, stored.fingerprint)
         for persons in (np.arange(40), np.array([39, 3, 3, 17, 0]), np.empty(0, np.int64)):
-            rows = found.rows(persons)
+            rows = crops.rows(persons)
             np.testing.assert_array_equal(rows, expected[persons].reshape(-1, 3 * SIZE * SIZE))
             assert rows.dtype == np.uint8
 
 
-def test_both_stores_have_the_same_rows_and_the_features_are_as_without_crops(
+def test_both_stores_have_the_same_rows_and_features_do_not_depend_on_crops(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
     extract_store(loaded, data, tmp_path / "b.store")
@@ -97,16 +93,16 @@ def test_both_stores_have_the_same_rows_and_the_features_are_as_without_crops(
 
 
 def test_a_second_run_reads_no_image(path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    before = both(path)
+    before = both_stores(path)
     again = extract_store(loaded, data, path, crops=True)
     assert again.crops is not None
     assert (again.statistics.frames_decoded, again.crops.statistics.frames_decoded) == (0, 0)
     assert again.crops.units_reused == len(read_manifest(path / "crops").units) > 2
-    assert both(path) == before
+    assert both_stores(path) == before
 
 
-class Budget:
-    """Publishes so many files, and then stops the job as a kill would."""
+class LimitedPublish:
+    """Publishes `files` files and then stops the job, in place of a kill."""
 
     def __init__(self, files: int) -> None:
         self.files = files
@@ -118,26 +114,26 @@ class Budget:
         self.files -= 1
 
 
-FILES = 7  # of a store of four units: STORE.json, four shards, skipped.jsonl, STORE.json
+FILES = 7  # published for a store of four units: STORE.json, four shards, skipped.jsonl, STORE.json
 
 
 @pytest.mark.parametrize("files", [1, 4, 6, 7, 8, 10, 13])
-def test_interrupted_after_each_file_of_either_store(
+def test_a_job_that_was_interrupted_after_some_files_resumes(
     path: Path, tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
-    budget = Budget(files)
+    publish_until_stopped = LimitedPublish(files)
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(store.writer, "publish", budget)
-        patch.setattr(store.format.manifest, "publish", budget)
+        patch.setattr(store.writer, "publish", publish_until_stopped)
+        patch.setattr(store.format.manifest, "publish", publish_until_stopped)
         extract_store(loaded, data, tmp_path / "b.store", crops=True)
-    assert verify(tmp_path / "b.store").to_dict()["sound"] == (files == FILES)  # the features are there, and no crops
+    assert verify(tmp_path / "b.store").to_dict()["sound"] == (files == FILES)  # only the features are complete
     summary = extract_store(loaded, data, tmp_path / "b.store", crops=True)
     assert summary.crops is not None
     assert (summary.units_reused, summary.crops.units_reused) == (min(files - 1, 4), max(0, min(files - FILES - 1, 4)))
-    assert both(tmp_path / "b.store") == both(path)
+    assert both_stores(tmp_path / "b.store") == both_stores(path)
 
 
-def test_a_killed_process_and_its_successor(tmp_path: Path, path: Path, loaded: LoadedBackbone, data: Path) -> None:
+def test_a_killed_process_is_resumed(tmp_path: Path, path: Path, loaded: LoadedBackbone, data: Path) -> None:
     root = Path(__file__).parents[2]
     shards = tmp_path / "b.store" / "crops" / "shards"
     command = [sys.executable, "-c", EXTRACTION_SCRIPT.replace('weights="random"', 'backbone="hog", crops=True')]
@@ -151,51 +147,51 @@ def test_a_killed_process_and_its_successor(tmp_path: Path, path: Path, loaded: 
     assert read_manifest(tmp_path / "b.store").state == "complete"
     assert store_files(tmp_path / "b.store" / "crops").keys() <= store_files(path / "crops").keys() | {"STORE.json"}
     extract_store(loaded, data, tmp_path / "b.store", crops=True)
-    assert both(tmp_path / "b.store") == both(path)
+    assert both_stores(tmp_path / "b.store") == both_stores(path)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_found_and_that_unit_alone_computed_again(path: Path, data: Path, kind: str) -> None:
-    before, persons = both(path), read_manifest(path / "crops").units[1].stored_persons
+def test_only_the_damaged_unit_is_recomputed(path: Path, data: Path, kind: str) -> None:
+    before, persons = both_stores(path), read_manifest(path / "crops").units[1].stored_persons
     DAMAGE[kind](shard_path(path / "crops", 1))
     report = verify(path)
     assert report.faults == ()
     assert report.crops is not None
     assert report.crops.bad_units == {1}
     assert not report.to_dict()["sound"]
-    found = repair_store(path, data)
-    assert found.crops is not None
-    assert (found.units, found.crops.units) == ([], [1])
-    assert (found.statistics.frames_decoded, found.crops.statistics.crops_forwarded) == (0, persons)
-    assert both(path) == before
+    summary = repair_store(path, data)
+    assert summary.crops is not None
+    assert (summary.units, summary.crops.units) == ([], [1])
+    assert (summary.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (0, persons)
+    assert both_stores(path) == before
     assert verify(path).to_dict()["sound"]
 
 
-def test_an_extraction_mends_damage_too(path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    before = both(path)
+def test_an_extraction_recomputes_a_damaged_unit(path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    before = both_stores(path)
     DAMAGE["flipped"](shard_path(path / "crops", 2))
     summary = extract_store(loaded, data, path, crops=True)
     assert summary.crops is not None
     assert (summary.statistics.frames_decoded, 0 < summary.crops.statistics.crops_forwarded < 40) == (0, True)
-    assert both(path) == before
+    assert both_stores(path) == before
 
 
 @pytest.mark.parametrize("kind", MANIFEST_DAMAGE)
-def test_a_damaged_manifest_of_crops_is_made_anew(path: Path, data: Path, kind: str) -> None:
-    before, file = both(path), path / "crops" / "STORE.json"
+def test_a_damaged_manifest_of_crops_is_rebuilt(path: Path, data: Path, kind: str) -> None:
+    before, file = both_stores(path), path / "crops" / "STORE.json"
     if kind == "flipped":
         file.write_bytes(file.read_bytes().replace(b'"crops"', b'"clops"'))
     else:
         MANIFEST_DAMAGE[kind](file)
     with pytest.raises(StoreError):
         verify(path)
-    found = repair_store(path, data)
-    assert found.crops is not None
-    assert found.crops.statistics.crops_forwarded == 0
-    assert both(path) == before
+    summary = repair_store(path, data)
+    assert summary.crops is not None
+    assert summary.crops.statistics.crops_forwarded == 0
+    assert both_stores(path) == before
 
 
-def test_an_image_that_cannot_be_used_is_skipped_in_both(
+def test_an_unusable_image_is_skipped_in_both_stores(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
     copied, broken = copy_dataset(data, tmp_path / "data"), tmp_path / "b.store"
@@ -208,16 +204,16 @@ def test_an_image_that_cannot_be_used_is_skipped_in_both(
     assert info["stored"] == info["crops"]["stored"]
     assert (broken / "skipped.jsonl").read_bytes() == (broken / "crops" / "skipped.jsonl").read_bytes() != b""
     assert verify(broken).to_dict()["sound"]
-    expected = np.delete(by_plain_code(data), range(30, 35), axis=0)
+    expected = np.delete(plain_crops(data), range(30, 35), axis=0)
     np.testing.assert_array_equal(open_crops(broken).rows(np.arange(35)), expected)
     image.write_bytes(good)
     summary = extract_store(loaded, copied, broken, crops=True, retry_skipped=True)
     assert summary.crops is not None
     assert summary.crops.statistics.frames_decoded < 4
-    assert both(broken) == both(path)
+    assert both_stores(broken) == both_stores(path)
 
 
-def test_corrected_labels_cut_no_crop_and_a_new_scene_its_own(
+def test_corrected_labels_need_no_new_crops_and_a_new_scene_only_its_own(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
     copied = copy_dataset(data, tmp_path / "data")
@@ -238,23 +234,23 @@ def test_corrected_labels_cut_no_crop_and_a_new_scene_its_own(
     assert summary.crops is not None
     assert (summary.crops.statistics.frames_decoded, summary.crops.statistics.crops_forwarded) == (1, 2)
     extract_store(loaded, copied, tmp_path / "fresh.store", crops=True)
-    np.testing.assert_array_equal(open_crops(path).rows(np.arange(42)), by_plain_code(copied))
+    np.testing.assert_array_equal(open_crops(path).rows(np.arange(42)), plain_crops(copied))
     assert open_crops(path).fingerprint == open_crops(tmp_path / "fresh.store").fingerprint
 
 
 def test_crops_have_the_selection_of_their_features(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
 ) -> None:
-    """A finer store serves a coarser extraction, and its crops are those of all that it holds."""
+    """A store of more frames or persons is reused, and crops are stored for all of its persons."""
     extract_store(loaded, data, tmp_path / "b.store")
     for settings in ({"frame_interval": 2}, {"persons": "paired"}):
         extract_store(loaded, data, tmp_path / "b.store", crops=True, **settings)
-        assert both(tmp_path / "b.store") == both(path)
+        assert both_stores(tmp_path / "b.store") == both_stores(path)
         shutil.rmtree(tmp_path / "b.store" / "crops")
 
 
 @pytest.mark.parametrize("settings", [{"frame_interval": 2}, {"persons": "paired"}])
-def test_a_selection_is_stored_in_both(
+def test_both_stores_have_the_selection(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
 ) -> None:
     extract_store(loaded, data, tmp_path / "a.store", crops=True, **settings)

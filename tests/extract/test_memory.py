@@ -1,4 +1,4 @@
-"""An extraction holds a bounded number of frames and batches, however long it is."""
+"""The number of frames and batches in memory does not grow with the length of the job."""
 
 import gc
 import time
@@ -20,25 +20,25 @@ from extract.units.prepare import PreparedFrame, prepare_frame
 from tests.jrdb_folder import write_folder
 
 WORKERS, BATCH = 2, 4
-EMPTY = extract.units.collect.FeatureCollector._new_batch
+NEW_BATCH = extract.units.collect.FeatureCollector._new_batch
 
 
-class Live:
-    """How many objects of a kind are alive, and how many were at most."""
+class LiveObjects:
+    """Counts the objects that are alive, and the largest count so far."""
 
     def __init__(self) -> None:
-        self.now = self.most = 0
+        self.alive = self.peak = 0
         self._lock = Lock()
 
-    def add(self, thing: Any) -> None:
+    def add(self, item: Any) -> None:
         with self._lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-        weakref.finalize(thing, self._gone)
+            self.alive += 1
+            self.peak = max(self.peak, self.alive)
+        weakref.finalize(item, self._remove)
 
-    def _gone(self) -> None:
+    def _remove(self) -> None:
         with self._lock:
-            self.now -= 1
+            self.alive -= 1
 
 
 @pytest.mark.parametrize("slow", ["forward", "reading"])
@@ -46,11 +46,11 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
     slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_backbone("resnet18", "random")
-    most = []
+    peaks = []
     for frames in (20, 60):
-        crops, batches = Live(), Live()
+        crops, batches = LiveObjects(), LiveObjects()
 
-        def prepare(*arguments: Any, crops: Live = crops, **settings: Any) -> PreparedFrame:
+        def prepare(*arguments: Any, crops: LiveObjects = crops, **settings: Any) -> PreparedFrame:
             frame = prepare_frame(*arguments, **settings)
             crops.add(frame.crops)
             if slow == "reading":
@@ -65,14 +65,14 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
 
             return run
 
-        def counted(self: Any, batches: Live = batches) -> torch.Tensor:
-            tensor: torch.Tensor = EMPTY(self)
+        def counting_new_batch(self: Any, batches: LiveObjects = batches) -> torch.Tensor:
+            tensor: torch.Tensor = NEW_BATCH(self)
             batches.add(tensor)
             return tensor
 
         monkeypatch.setattr(extract.units.stream, "prepare_frame", prepare)
         monkeypatch.setattr(extract.units.stream, "frozen_forward", forward)
-        monkeypatch.setattr(extract.units.collect.FeatureCollector, "_new_batch", counted)
+        monkeypatch.setattr(extract.units.collect.FeatureCollector, "_new_batch", counting_new_batch)
         data = write_folder(tmp_path / f"data-{frames}", ("cafe",), frames=frames, people=4)
         config = ExtractionConfig(
             data_path=str(data),
@@ -85,10 +85,10 @@ def test_frames_and_batches_in_memory_do_not_grow_with_the_job(
         )
         extract_with(config, loaded, unit_size=UnitSize(crops=40))
         gc.collect()
-        assert crops.now == batches.now == 0
-        most.append((crops.most, batches.most))
+        assert crops.alive == batches.alive == 0
+        peaks.append((crops.peak, batches.peak))
         monkeypatch.undo()
-    lanes = torch.get_num_threads()
-    for frames_held, batches_held in most:
-        assert 1 < frames_held <= 2 * WORKERS + 2 + 2  # read ahead, and the one that is handed on
-        assert 1 < batches_held <= 2 * lanes + 1 + lanes + 1  # waiting, in work, and the one that fills
+    threads = torch.get_num_threads()
+    for frames_in_memory, batches_in_memory in peaks:
+        assert 1 < frames_in_memory <= 2 * WORKERS + 2 + 2  # prepared ahead, and the one in use
+        assert 1 < batches_in_memory <= 2 * threads + 1 + threads + 1  # pending, running, and the one being filled

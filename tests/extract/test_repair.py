@@ -1,4 +1,4 @@
-"""A repaired store is, byte for byte, one that was never damaged, and nothing else was computed."""
+"""A repaired store has its original bytes, and only its faulty units are recomputed."""
 
 import json
 from collections.abc import Callable
@@ -9,29 +9,16 @@ import pytest
 import torch
 
 import cli
-from configs.errors import DataError, IncompleteError, IntegrityError, MismatchError, StoreError, WeightsError
-from configs.extraction_config import ExtractionConfig
+from configs.errors import IncompleteError, IntegrityError, MismatchError, StoreError, WeightsError
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
-from extract.job import extract_with
 from extract.units.plan import DEFAULT_UNIT_SIZE
 from store.format.manifest import read_manifest, write_manifest
 from store.pack import pack_store
-from store.reader import store_info
 from store.verify import verify
 from tests.jobs import copy_dataset, extract_store, repair_store, store_files
-from tests.jrdb_folder import person, read_labels, write_folder, write_labels, write_scene
+from tests.jrdb_folder import read_labels, write_labels
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, forge, shard_path, with_row
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedBackbone:
-    return load_backbone("resnet18", "random")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
 
 
 @pytest.fixture
@@ -40,32 +27,32 @@ def path(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> Path:
     return tmp_path / "a.store"
 
 
-def nan_in_a_row(path: Path) -> None:
+def write_nan(path: Path) -> None:
     forge(path, 1, with_row(float("nan")))
 
 
 @pytest.mark.parametrize(
     "damage",
-    [*(lambda path, kind=kind: DAMAGE[kind](shard_path(path, 1)) for kind in DAMAGE), nan_in_a_row],
+    [*(lambda path, kind=kind: DAMAGE[kind](shard_path(path, 1)) for kind in DAMAGE), write_nan],
 )
-def test_one_damaged_unit_is_computed_again(path: Path, data: Path, damage: Callable[[Path], object]) -> None:
+def test_only_the_damaged_unit_is_recomputed(path: Path, data: Path, damage: Callable[[Path], object]) -> None:
     before, persons = store_files(path), read_manifest(path).units[1].stored_persons
     damage(path)
-    found = repair_store(path, data)
+    summary = repair_store(path, data)
     assert store_files(path) == before
-    assert found.units == [1]
-    assert found.statistics.crops_forwarded == persons
+    assert summary.units == [1]
+    assert summary.statistics.crops_forwarded == persons
     assert verify(path).faults == ()
 
 
-def test_a_sound_store_is_left_alone(path: Path, data: Path) -> None:
+def test_a_sound_store_is_not_changed(path: Path, data: Path) -> None:
     before = store_files(path)
-    found = repair_store(path, data / "nowhere")  # neither data nor weights are needed
-    assert (found.faults, found.units, found.statistics.crops_forwarded) == (0, [], 0)
+    summary = repair_store(path, data / "nowhere")  # neither data nor weights are needed
+    assert (summary.faults, summary.units, summary.statistics.crops_forwarded) == (0, [], 0)
     assert store_files(path) == before
 
 
-def test_a_stray_shard_and_a_lost_list_cost_no_crop(path: Path, data: Path) -> None:
+def test_an_extra_shard_and_a_lost_list_of_skipped_items_need_no_forward_pass(path: Path, data: Path) -> None:
     before = store_files(path)
     (path / "skipped.jsonl").unlink()
     (path / "shards" / f"u00000009-{'0' * 64}.h5").write_bytes(b"x")
@@ -75,7 +62,7 @@ def test_a_stray_shard_and_a_lost_list_cost_no_crop(path: Path, data: Path) -> N
 
 
 @pytest.mark.parametrize("kind", MANIFEST_DAMAGE)
-def test_a_damaged_manifest_is_made_anew(path: Path, data: Path, kind: str) -> None:
+def test_a_damaged_manifest_is_rebuilt(path: Path, data: Path, kind: str) -> None:
     before = store_files(path)
     MANIFEST_DAMAGE[kind](path / "STORE.json")
     assert repair_store(path, data).statistics.crops_forwarded == 0
@@ -84,26 +71,26 @@ def test_a_damaged_manifest_is_made_anew(path: Path, data: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("settings", [{"frame_interval": 2}, {"persons": "paired"}, {"views": 2, "dtype": "float32"}])
-def test_a_manifest_made_anew_is_of_the_same_selection_and_recipe(
+def test_a_rebuilt_manifest_has_the_same_selection_and_recipe(
     tmp_path: Path, loaded: LoadedBackbone, data: Path, settings: dict[str, Any]
 ) -> None:
     path = tmp_path / "a.store"
     extract_store(loaded, data, path, **settings)
     before = store_files(path)
     (path / "STORE.json").write_text("{")
-    DAMAGE["flipped"](shard_path_of(path, 0))
-    found = repair_store(path, data)
+    DAMAGE["flipped"](find_shard(path, 0))
+    summary = repair_store(path, data)
     assert store_files(path) == before
-    assert len(found.units) == 1
-    assert found.differing == []
+    assert len(summary.units) == 1
+    assert summary.differing == []
 
 
-def shard_path_of(path: Path, number: int) -> Path:
-    """A shard of a store whose STORE.json cannot be read."""
+def find_shard(path: Path, number: int) -> Path:
+    """Returns a shard's path without reading STORE.json."""
     return next((path / "shards").glob(f"u{number:08d}-*"))
 
 
-def test_a_manifest_is_not_made_anew_from_other_data_or_weights(path: Path, data: Path, tmp_path: Path) -> None:
+def test_a_manifest_is_not_rebuilt_from_other_data_or_weights(path: Path, data: Path, tmp_path: Path) -> None:
     (path / "STORE.json").write_text("{")
     before = store_files(path)
     other = copy_dataset(data, tmp_path / "other")
@@ -137,7 +124,9 @@ def test_other_data_and_other_weights_are_refused(path: Path, data: Path, tmp_pa
     assert store_files(path) == before
 
 
-def test_weights_from_a_file_are_asked_for(path: Path, data: Path, tmp_path: Path, loaded: LoadedBackbone) -> None:
+def test_a_store_with_weights_from_a_file_needs_that_file(
+    path: Path, data: Path, tmp_path: Path, loaded: LoadedBackbone
+) -> None:
     torch.save(loaded.backbone.resnet.state_dict(), tmp_path / "mine.pth")
     mine = load_backbone("resnet18", str(tmp_path / "mine.pth"))
     extract_store(mine, data, tmp_path / "b.store", weights=str(tmp_path / "mine.pth"))
@@ -149,7 +138,7 @@ def test_weights_from_a_file_are_asked_for(path: Path, data: Path, tmp_path: Pat
     assert store_files(tmp_path / "b.store") == before
 
 
-def test_an_image_that_was_damaged_since_is_refused(path: Path, data: Path, tmp_path: Path) -> None:
+def test_an_image_that_was_damaged_later_is_refused(path: Path, data: Path, tmp_path: Path) -> None:
     other = copy_dataset(data, tmp_path / "other")
     image = other / IMAGES / "cafe" / "000000.jpg"
     image.write_bytes(b"\0" * image.stat().st_size)
@@ -158,7 +147,7 @@ def test_an_image_that_was_damaged_since_is_refused(path: Path, data: Path, tmp_
         repair_store(path, other)
 
 
-def test_what_is_no_finished_folder_is_refused(path: Path, data: Path, tmp_path: Path) -> None:
+def test_packed_and_unfinished_stores_are_refused(path: Path, data: Path, tmp_path: Path) -> None:
     pack_store(path, tmp_path / "a.h5")
     with pytest.raises(StoreError, match="packed file"):
         repair_store(tmp_path / "a.h5", data)
@@ -177,38 +166,3 @@ def test_the_command(tmp_path: Path, loaded: LoadedBackbone, data: Path, capsys:
         cli.main([*arguments, "--json"])
     assert not stop.value.code
     assert json.loads(capsys.readouterr().out)["units"] == [0]
-
-
-def test_retrying_computes_the_units_with_unusable_images_alone(
-    tmp_path: Path, loaded: LoadedBackbone, data: Path, path: Path
-) -> None:
-    data = copy_dataset(data, tmp_path / "data")
-    image = data / IMAGES / "hall" / "000003.jpg"
-    good = image.read_bytes()
-    image.write_bytes(b"\0" * len(good))  # as a failing disk would give it, and later not
-    extract_store(loaded, data, tmp_path / "b.store", max_skipped=0.5)
-    lines = (tmp_path / "b.store" / "skipped.jsonl").read_text().splitlines()
-    assert {json.loads(line)["reason"] for line in lines} == {"image_format"}
-    assert store_info(tmp_path / "b.store")["skipped"] == {"image_format": len(lines)}
-    image.write_bytes(good)
-    assert extract_store(loaded, data, tmp_path / "b.store", max_skipped=0.5).statistics.frames_decoded == 0
-    summary = extract_store(loaded, data, tmp_path / "b.store", retry_skipped=True)
-    assert 0 < summary.statistics.frames_decoded < 4
-    assert store_files(tmp_path / "b.store") == store_files(path)
-    assert (tmp_path / "b.store" / "skipped.jsonl").read_text() == ""
-    again = extract_store(loaded, data, tmp_path / "b.store", retry_skipped=True)
-    assert again.statistics.frames_decoded == 0
-
-
-@pytest.mark.parametrize(("box", "reason"), [((5, 5, 0, 9), "box_zero_area"), ((5, 500, 9, 9), "box_outside")])
-def test_unusable_annotations_stop_the_job_where_asked(
-    tmp_path: Path, loaded: LoadedBackbone, box: tuple[int, ...], reason: str
-) -> None:
-    write_scene(tmp_path / "data", "cafe", {"1.jpg": [person(1), person(2, box)]})
-    with pytest.raises(DataError, match=rf"cafe 1\.jpg person 2 cannot be used \({reason}\).*--on_error skip"):
-        extract_store(loaded, tmp_path / "data", tmp_path / "a.store", on_error="fail", max_skipped=1.0)
-    config = ExtractionConfig(
-        data_path=str(tmp_path / "data"), store=str(tmp_path / "a.store"), max_skipped=1.0, crop_size=32,
-        num_workers=0, weights="random", device="cpu",
-    )  # fmt: skip
-    assert extract_with(config, loaded).to_dict()["skipped"] == {reason: 1}

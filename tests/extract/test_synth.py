@@ -1,4 +1,4 @@
-"""Drawn data sets: real JRDB format, the same bytes for the same seed, classes that geometry does not give away."""
+"""Synthetic datasets: valid JRDB format, deterministic, and boxes that do not reveal the class."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_it_is_jrdb_format_that_the_reader_takes_whole(drawn: Path) -> None:
+def test_the_dataset_is_read_completely(drawn: Path) -> None:
     scenes = read_scenes(drawn)
     assert len(scenes) == 4
     assert all(not scene.skipped and not scene.other_objects and not scene.unannotated for scene in scenes)
@@ -48,7 +48,7 @@ def test_it_is_jrdb_format_that_the_reader_takes_whole(drawn: Path) -> None:
     assert read_frame(image).shape == (3, 480, 3760)
 
 
-def test_every_part_of_the_split_has_a_scene(drawn: Path) -> None:
+def test_train_val_and_test_have_scenes(drawn: Path) -> None:
     names = set(scene_names(drawn))
     assert all(names & set(JRDB_SPLIT.scenes(part)) for part in SPLIT_NAMES)
 
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files(one) != files(other)
 
 
-def test_people_stand_at_both_edges() -> None:
+def test_boxes_cross_both_edges() -> None:
     groups = draw_crowd(np.random.default_rng(0), 40, 18)
     boxes = [
         p.box
@@ -87,7 +87,7 @@ def test_labels_are_imbalanced_as_in_jrdb() -> None:
     assert 0.05 < talking < 0.14
 
 
-def test_boxes_do_not_give_the_posture_away() -> None:
+def test_boxes_do_not_reveal_the_posture() -> None:
     groups = draw_crowd(np.random.default_rng(0), 3000, 18)
     shapes: dict[str, list[tuple[float, float]]] = {}
     for group in groups:
@@ -99,7 +99,7 @@ def test_boxes_do_not_give_the_posture_away() -> None:
     assert (np.ptp(means, axis=0) < 0.15 * deviation).all()
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         draw_dataset(tmp_path, scenes=3, frames=1, people=2)
@@ -107,12 +107,12 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [{"scenes": 2}, {"scenes": 100}, {"frames": 0}, {"people": 0}])
-def test_impossible_sizes_are_refused(tmp_path: Path, sizes: dict[str, Any]) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path, sizes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         draw_dataset(tmp_path / "d", **sizes)
 
 
-def test_given_annotations_are_drawn_where_they_say(tmp_path: Path) -> None:
+def test_people_are_drawn_inside_given_boxes(tmp_path: Path) -> None:
     objects = [
         {
             "label_id": "pedestrian:1",
@@ -137,10 +137,10 @@ def test_given_annotations_are_drawn_where_they_say(tmp_path: Path) -> None:
     full, empty = (read_frame(out / IMAGES / "hall" / name).float() for name in ("000000.jpg", "000015.jpg"))
     changed = (full / full.mean() - empty / empty.mean()).abs().mean(0)
     assert changed[150:350, 100:180].mean() > 2 * changed[150:350, 1000:3000].mean()
-    assert changed[180:370, :40].mean() > 2 * changed[150:350, 1000:3000].mean()  # over the seam
+    assert changed[180:370, :40].mean() > 2 * changed[150:350, 1000:3000].mean()  # across the seam
 
 
-def test_a_part_of_given_annotations(tmp_path: Path, drawn: Path) -> None:
+def test_only_the_first_scenes_and_frames_of_given_annotations_are_drawn(tmp_path: Path, drawn: Path) -> None:
     out = draw_for_labels(drawn, tmp_path / "out", scenes=2, frames=2)
     scenes = read_scenes(out)
     assert [len(scene.tables.frame_name) for scene in scenes] == [2, 2]
@@ -148,7 +148,7 @@ def test_a_part_of_given_annotations(tmp_path: Path, drawn: Path) -> None:
     assert np.array_equal(scenes[0].tables.box, first.box[: first.frame_offset[2]])
 
 
-def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_job_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
