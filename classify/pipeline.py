@@ -23,7 +23,7 @@ from configs.train_options import TrainOptions
 from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
 from extract.recipe import feature_recipe
-from store.format.manifest import read_complete_manifest
+from store.open import read_complete_manifest
 from store.reader import skipped_counts
 
 _log = logging.getLogger("stage2")

@@ -15,7 +15,7 @@ from extract.units.plan import PlannedUnit, plan_units
 from extract.units.prepare import PreparedFrame, frame_without_crops, unusable_frame
 from extract.units.skips import check_skip_limit, count_skipped, count_skipped_before_reading
 from store.format.manifest import Selection
-from store.reader import join_tables
+from store.format.shard import join_tables
 from store.tables import Tables
 
 _THREADS = 4  # reading a header takes a fraction of a millisecond

@@ -17,11 +17,13 @@ from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifes
 from extract.units.skips import check_skip_limit, count_skipped_before_reading, count_skipped_in_store
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.format.manifest import Manifest, Selection, Unit, read_complete_manifest, store_for
+from store.find import find_store, is_finished
+from store.format.manifest import Manifest, Selection, Unit
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
+from store.open import is_packed, read_complete_manifest
 from store.reader import store_info
-from store.writer import StoreWriter, finished, open_for_writing
+from store.writer import StoreWriter, open_for_writing
 
 _log = logging.getLogger("stage2")
 
@@ -59,8 +61,8 @@ def extract_with(
 ) -> ExtractionSummary:
     """`extract` with a backbone that is already loaded. Raises the same errors."""
     requested = requested_manifest(config, loaded)
-    path = Path(config.store) if config.store else store_for(requested)
-    if config.crops and path.is_file():
+    path = Path(config.store) if config.store else find_store(requested)
+    if config.crops and is_packed(path):
         raise StoreError(f"{path} is a packed file, which cannot contain crops; name a folder with --store")
     summary = _extract_into(path, requested, config, loaded, unit_size)
     if config.crops:
@@ -108,7 +110,7 @@ def _extract_into(
     """Writes the store at `path` unless it is finished; `loaded` is None for a store of crops."""
     start = perf_counter()
     summary = ExtractionSummary(path, pick_device(config.device).type == "cpu")
-    if not config.retry_skipped and finished(path, requested):
+    if not config.retry_skipped and is_finished(path, requested):
         summary.units_reused = int(store_info(path)["units"])
     else:
         units, plan = plan_manifest(config, requested, unit_size)
@@ -147,7 +149,7 @@ def _compute_pending(
     pending = {number: units[number] for number in writer.pending}
     if pending:
         crops = sum(len(unit.tables.box) for unit in pending.values())
-        _log.info("Extracting %s crops into %s", f"{crops:,}", writer.path)
+        _log.info("Extracting %s crops into %s", f"{crops:,}", writer.paths.root)
         for number, shard in stream_shards(pending, config, loaded, statistics):
             start = perf_counter()
             if config.on_error == "fail":

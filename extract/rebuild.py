@@ -16,10 +16,11 @@ from extract.backbones.hog import HOG
 from extract.backbones.weights import IMAGENET, NONE, RANDOM, LoadedBackbone, load_backbone
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize, manifest_entry, plan_units
-from store.files import locked, storage_errors
-from store.format.manifest import NAME, Manifest, Selection, Unit, shard_files, write_manifest
+from store.files import exclusive_lock, translate_os_errors
+from store.format.manifest import Manifest, Selection, Unit, write_manifest
+from store.format.paths import StorePaths
 from store.format.recipe import Recipe, recipe_differences
-from store.format.shard import read_shard
+from store.format.shard_file import read_shard
 
 
 def rebuild_manifest(store: Path, data_path: Path, weights: str = "", unit_size: UnitSize = DEFAULT_UNIT_SIZE) -> None:
@@ -39,11 +40,12 @@ def rebuild_manifest(store: Path, data_path: Path, weights: str = "", unit_size:
     selection, units = _find_selection(origin, data_path, unit_size)
     source = NONE if loaded is None else loaded.source
     plan = Manifest(origin.recipe, selection, scene_digests(data_path), units, source)
-    with locked(store / ".lock"), storage_errors(store):
-        (store / ".tmp").mkdir(exist_ok=True)
-        if (store / NAME).exists():
-            (store / "quarantine").mkdir(exist_ok=True)
-            (store / NAME).rename(store / "quarantine" / NAME)
+    paths = StorePaths(store)
+    with exclusive_lock(paths.lock), translate_os_errors(store):
+        paths.temporary.mkdir(exist_ok=True)
+        if paths.manifest.exists():
+            paths.quarantine.mkdir(exist_ok=True)
+            paths.manifest.rename(paths.quarantine / paths.manifest.name)
         write_manifest(store, plan)
 
 
@@ -58,7 +60,7 @@ class _Origin:
 
 def _read_origin(store: Path) -> _Origin:
     recipes, digests, frame_step = set(), set(), 0
-    for path in shard_files(store):
+    for path in StorePaths(store).shard_files():
         try:
             shard = read_shard(path)
         except IntegrityError:  # a damaged shard is recomputed later
@@ -68,7 +70,7 @@ def _read_origin(store: Path) -> _Origin:
         frame_step = math.gcd(frame_step, *np.unique(shard.frame_index).tolist())
     if len(recipes) != 1:
         raise IntegrityError(
-            f"{store} has no {NAME}, and its shards do not contain a common recipe; extract into another --store"
+            f"{store} has no STORE.json, and its shards do not contain a common recipe; extract into another --store"
         )
     return _Origin(_parse_recipe(recipes.pop(), store), frozenset(digests), frame_step)
 
@@ -77,7 +79,7 @@ _PARSE: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
 
 
 def _parse_recipe(text: str, store: Path) -> Recipe:
-    """Parses the text of a shard's recipe attribute, which `store.format.units.attributes_of` writes."""
+    """Parses the text of a shard's recipe attribute, which `store.format.units.shard_attributes` writes."""
     pattern = "; ".join(f"{item.name}=(.*)" for item in fields(Recipe))
     try:
         values = re.fullmatch(pattern, text)

@@ -13,13 +13,15 @@ from extract.rebuild import rebuild_manifest
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.crops import crops_within
-from store.format.manifest import Manifest, Unit, read_complete_manifest, read_manifest, shard_files
+from store.crops import crops_folder
+from store.format.manifest import Manifest, Unit
+from store.format.paths import StorePaths
 from store.format.recipe import CROPS
 from store.format.shard import Shard
-from store.format.units import committed
+from store.format.units import describe_stored
+from store.open import is_packed, read_complete_manifest, read_manifest
 from store.verify import Report, verify_one
-from store.writer import open_for_writing, refuse_mismatch
+from store.writer import check_matches_plan, open_for_writing
 
 _log = logging.getLogger("stage2")
 _UNREADABLE = {"damaged_shard", "missing_shard"}  # faults of the file alone: STORE.json still has its correct counts
@@ -80,11 +82,11 @@ def repair(
         StoreError, IncompleteError, IntegrityError: there is no finished store, or its recipe cannot be restored.
         LockedError, StorageError, DataError, WeightsError, DeviceError: as for `extract.job.extract`.
     """
-    if store.is_file():
+    if is_packed(store):
         raise StoreError(f"{store} is a packed file; pack it again from its folder, or copy it again")
     options = options or ComputeOptions()
     summary = _repair_one(store, data_path, weights, options, unit_size)
-    crops = crops_within(store)
+    crops = crops_folder(store)
     if crops is not None:
         summary.crops = _repair_one(crops, data_path, "", options, unit_size)
     return summary
@@ -111,7 +113,7 @@ def _has_lost_manifest(store: Path) -> bool:
     try:
         read_manifest(store)
     except StoreError as error:
-        if not shard_files(store):
+        if not StorePaths(store).shard_files():
             raise
         _log.warning("%s; rebuilding it from the shards", error)
         return True
@@ -148,7 +150,7 @@ def _recompute(summary: RepairSummary, report: Report, config: ExtractionConfig,
     manifest, store = report.manifest, summary.store
     loaded = None if manifest.recipe.backbone == CROPS else load_backbone(config.backbone, config.weights)
     requested = replace(requested_manifest(config, loaded), weights=manifest.weights)
-    refuse_mismatch(store, manifest, requested)
+    check_matches_plan(store, manifest, requested)
     units, plan = plan_manifest(config, requested, unit_size)
     with open_for_writing(store, plan) as writer:
         writer.forget(report.bad_units)
@@ -172,7 +174,7 @@ def _faults_of(report: Report, number: int) -> set[str]:
 
 def _check_counts(old: Unit, shard: Shard) -> None:
     """Raises MismatchError if the recomputed shard has different numbers of rows or skipped items than the old one."""
-    new = committed(old, old.shard, old.bytes, shard)
+    new = describe_stored(old, old.shard, old.bytes, shard)
     for name in ("stored_frames", "stored_persons", "stored_pairs", "skipped"):
         before, now = getattr(old, name), getattr(new, name)
         if before != now:

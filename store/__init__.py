@@ -1,4 +1,4 @@
-"""The HDF5 feature store: columns, shards, and the durable writing and checked reading of whole stores.
+"""The HDF5 feature store: its tables, its file formats, and code that writes, reads, checks and packs whole stores.
 
-Uses numpy, h5py and faiss but no torch; `extract`, `classify` and `cli.py` may import it.
+Uses numpy, h5py and faiss but not torch. `extract`, `classify` and `cli.py` may import it.
 """

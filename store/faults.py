@@ -1,4 +1,4 @@
-"""What a shard must hold for its unit: what the plan, the recipe and plain sense say, each fault with its place."""
+"""Checks one shard against its plan, its recipe and sanity rules, and describes each fault."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,15 +8,13 @@ import numpy as np
 
 from store.format.manifest import Manifest, Unit
 from store.format.shard import Shard
-from store.format.units import Scan, _counted, attributes_of, scan
-from store.tables import Mask, Visual
-
-_KINDS = ("frame", "person", "pair")
+from store.format.units import Scan, describe_stored, scan, shard_attributes
+from store.tables import AXES, Mask, Visual
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and where: `unit` is -1 and the places are "" where they do not apply."""
+    """One fault and its place; `unit` is -1 and the other places are "" where they do not apply."""
 
     kind: str
     message: str
@@ -31,47 +29,53 @@ class Fault:
 
 
 def unit_faults(manifest: Manifest, number: int, shard: Shard, size: int) -> list[Fault]:
-    """Everything in which the shard of unit `number`, `size` bytes, is not what STORE.json and its recipe say."""
+    """Every fault of unit `number`, whose shard has `size` bytes, compared with STORE.json and the recipe."""
     unit = manifest.units[number]
-    seen = scan(shard.visual)
-    found = [
+    features = scan(shard.visual)
+    faults = [
         *_identity_faults(manifest, unit, shard),
-        *_count_faults(unit, _counted(unit, unit.shard, size, shard, seen.zeros)),
-        *_row_faults(shard, seen),
+        *_count_faults(unit, describe_stored(unit, unit.shard, size, shard, features.zeros)),
+        *_row_faults(shard, features),
     ]
-    return [replace(fault, unit=number, scene=unit.scene) for fault in found]
+    return [replace(fault, unit=number, scene=unit.scene) for fault in faults]
 
 
 def _identity_faults(manifest: Manifest, unit: Unit, shard: Shard) -> Iterator[Fault]:
-    """The shard's own words against STORE.json's."""
-    for name, wanted in attributes_of(manifest, unit).items():
+    """Attributes, scene and type of the features."""
+    for name, wanted in shard_attributes(manifest, unit).items():
         if shard.attributes.get(name) != wanted:
             yield Fault(f"wrong_{name}", f"{unit.shard} has another {name} than STORE.json")
     if shard.scene != unit.scene or unit.scene not in manifest.scenes:
-        yield Fault("wrong_scene", f"{unit.shard} is of scene {shard.scene}, STORE.json says {unit.scene}")
-    recipe = manifest.recipe
-    if shard.visual.dtype != recipe.dtype or shard.visual.shape[1] != recipe.visual_dim:
-        yield Fault("wrong_type", f"{unit.shard} holds {shard.visual.shape[1]} values as {shard.visual.dtype} a row")
+        yield Fault("wrong_scene", f"{unit.shard} is of scene {shard.scene}, but {unit.scene} in STORE.json")
+    recipe, visual = manifest.recipe, shard.visual
+    if visual.dtype != recipe.dtype or visual.shape[1] != recipe.visual_dim:
+        yield Fault(
+            "wrong_type",
+            f"{unit.shard} has rows of {visual.shape[1]} {visual.dtype} values, but {recipe.visual_dim} "
+            f"{recipe.dtype} values in the recipe",
+        )
     if (shard.visual_flipped is None) != (recipe.views == 1):
-        yield Fault("wrong_views", f"{unit.shard} does not hold the {recipe.views} view(s) of the recipe")
+        yield Fault("wrong_views", f"{unit.shard} does not have {recipe.views} view(s), as the recipe says")
 
 
-def _count_faults(unit: Unit, found: Unit) -> Iterator[Fault]:
-    """The rows that are there, `found`, against those that STORE.json counts and the plan wants."""
+def _count_faults(unit: Unit, actual: Unit) -> Iterator[Fault]:
+    """Counts of the shard, `actual`, that differ from those in STORE.json, `unit`, or do not add up to the plan."""
     for item in fields(Unit):
-        said, counted = getattr(unit, item.name), getattr(found, item.name)
-        if said != counted:
-            yield Fault("wrong_count", f"{unit.shard}: STORE.json says {item.name} {said}, the shard holds {counted}")
-    for kind in _KINDS:
-        planned, stored = getattr(unit, f"{kind}s"), getattr(found, f"stored_{kind}s")
-        skipped = sum(found.skipped.get(kind, {}).values())
+        expected, counted = getattr(unit, item.name), getattr(actual, item.name)
+        if expected != counted:
+            message = f"{unit.shard}: {item.name} is {counted} in the shard, but {expected} in STORE.json"
+            yield Fault("wrong_count", message)
+    for axis in AXES:
+        planned, stored = unit.planned(axis), actual.stored(axis)
+        skipped = sum(actual.skipped.get(axis, {}).values())
         if planned != stored + skipped:
-            message = f"{unit.shard}: {planned} {kind}s planned, {stored} stored and {skipped} skipped"
+            message = f"{unit.shard}: {planned} {axis}s planned, but {stored} stored and {skipped} skipped"
             yield Fault("wrong_count", message)
 
 
-def _row_faults(shard: Shard, seen: Scan) -> Iterator[Fault]:
-    yield from _feature_faults(shard, "visual", shard.visual, seen)
+def _row_faults(shard: Shard, features: Scan) -> Iterator[Fault]:
+    """Values that no correct extraction produces, reported per person."""
+    yield from _feature_faults(shard, "visual", shard.visual, features)
     if shard.visual_flipped is not None:
         yield from _feature_faults(shard, "visual_flipped", shard.visual_flipped, scan(shard.visual_flipped))
     bad_box = ~np.all(np.isfinite(shard.box) & (shard.box > [-np.inf, -np.inf, 0, 0]), axis=1)
@@ -82,13 +86,13 @@ def _row_faults(shard: Shard, seen: Scan) -> Iterator[Fault]:
     yield from _person_faults(shard, "not_finite_spatial", persons, "a NaN or infinite spatial feature of a pair")
 
 
-def _feature_faults(shard: Shard, name: str, rows: Visual, seen: Scan) -> Iterator[Fault]:
-    if rows.dtype.kind != "f":  # pixels may be all black
+def _feature_faults(shard: Shard, name: str, rows: Visual, features: Scan) -> Iterator[Fault]:
+    if rows.dtype.kind != "f":  # crops may be completely black
         return
-    if not seen.finite:
+    if not features.finite:
         bad = np.asarray(~np.isfinite(rows).all(axis=1))
         yield from _person_faults(shard, f"not_finite_{name}", bad, "a NaN or infinite feature")
-    constant = _constant(rows)
+    constant = _constant_rows(rows)
     zero = constant & (rows[:, :1] == 0).any(axis=1)
     yield from _person_faults(shard, f"zero_{name}", zero, "features that are all zero")
     yield from _person_faults(shard, f"constant_{name}", constant & ~zero, "features that are all the same")
@@ -101,10 +105,10 @@ def _person_faults(shard: Shard, kind: str, bad: Mask, what: str) -> Iterator[Fa
         yield Fault(kind, f"{shard.scene} {frame}: person {person} has {what}", frame=frame, person=person)
 
 
-def _constant(rows: Visual) -> Mask:
-    """(N,) which rows of several values have one value only; most rows are ruled out by their two ends."""
+def _constant_rows(rows: Visual) -> Mask:
+    """(N,) which rows have the same value in all of their columns; False if there is only one column."""
     constant = np.zeros(len(rows), bool)
     if rows.shape[1] > 1:
-        suspects = np.flatnonzero(rows[:, 0] == rows[:, -1])
-        constant[suspects] = (rows[suspects] == rows[suspects, :1]).all(axis=1)
+        candidates = np.flatnonzero(rows[:, 0] == rows[:, -1])  # excludes nearly all rows cheaply
+        constant[candidates] = (rows[candidates] == rows[candidates, :1]).all(axis=1)
     return constant

@@ -1,7 +1,7 @@
-"""The one way in which this project writes a file that matters: whole and durable, or not at all.
+"""Atomic and durable file writes, and the lock of a store.
 
-A temporary file on the same file system is written, fsynced and renamed over its final name, and the folder is
-fsynced. A reader sees the old file or the new one, never a part; a full disk leaves nothing behind.
+A file is written under a temporary name on the same file system, fsynced and renamed, and then its folder is fsynced.
+A reader sees the old file or the new one, never a part of it, and a full disk leaves no partial file behind.
 """
 
 import fcntl
@@ -16,70 +16,69 @@ from configs.errors import LockedError, StorageError
 Bytes = bytes | bytearray | memoryview
 
 
-class _FsyncError(Exception):
-    """fsync failed: the kernel may have dropped the dirty pages, so this very file must not be trusted again."""
+def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
+    """Writes `data` to `path` atomically and durably.
 
-
-def publish(path: Path, data: Bytes | tuple[Bytes, ...], tmp: Path | None = None) -> None:
-    """Writes `data` to `path` atomically and durably; `tmp` is a folder on the same file system (default: beside it).
-
-    Several pieces are written one after another.
-
-    After a failed fsync a new file is written once, since a second fsync of the same file can falsely succeed.
+    Args:
+        tmp: a folder on the same file system for the temporary file; the folder of `path` if None.
 
     Raises:
-        StorageError: the file system refuses; nothing is left behind, and `path` is as it was, or, where the folder's
-            fsync alone failed, holds `data`.
+        StorageError: the file system fails. No temporary file is left. `path` is unchanged, or, if only the fsync of
+            its folder failed, contains `data`.
     """
-    pieces = data if isinstance(data, tuple) else (data,)
-    with staged(path, lambda: pieces, tmp):
+    with publish_after_check(path, lambda: (data,), tmp):
         pass
 
 
 @contextmanager
-def staged(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: Path | None = None) -> Iterator[Path]:
-    """`publish` with a look at it first: the block gets the written file before it has its name.
+def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: Path | None = None) -> Iterator[Path]:
+    """As `publish`, but runs the block with the temporary file before renaming it; no file if the block raises.
 
-    Where the block raises nothing is published. `pieces` gives the file's bytes; after a failed fsync it is asked anew.
+    Args:
+        pieces: returns the file's bytes in pieces. It is called a second time if the first fsync fails.
 
     Raises:
         StorageError: as `publish`.
     """
     temporary = (tmp or path.parent) / f".{path.name}.tmp"
-    named = False
+    renamed = False
     try:
-        temporary.unlink(missing_ok=True)  # what a killed run left
-        try:
-            _write_durably(temporary, pieces())
-        except _FsyncError:
+        temporary.unlink(missing_ok=True)  # left by a killed process
+        if _write_and_sync(temporary, pieces()) is not None:
+            # After a failed fsync the kernel may drop the written pages, and a second fsync of the same file can
+            # falsely succeed. So the file is written again.
             temporary.unlink(missing_ok=True)
-            _write_durably(temporary, pieces())
+            failure = _write_and_sync(temporary, pieces())
+            if failure is not None:
+                raise OSError(f"fsync: {failure}") from failure
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105 - the system call itself is the protocol
-        named = True
+        os.replace(temporary, path)  # noqa: PTH105 - tests inject errors into this system call
+        renamed = True
         fsync_folder(path.parent)
-    except (OSError, _FsyncError) as error:
+    except OSError as error:
         raise StorageError(
             f"could not write {path} ({error}); free some space or choose another disk, then run the same "
-            f"command again: what was committed before is kept"
+            f"command again: everything written before is kept"
         ) from error
     finally:
-        if not named:
+        if not renamed:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns the file system's refusals within the block into StorageError; `path` is what was being changed."""
+def translate_os_errors(path: Path) -> Iterator[None]:
+    """Raises StorageError for an OSError in the block, with `path`, which the block changes, in the message."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"could not change {path} ({error}); check the disk, then run the same again") from error
+        raise StorageError(
+            f"could not change {path} ({error}); check the disk, then run the same command again"
+        ) from error
 
 
 def fsync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable."""
+    """Makes the file names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -87,17 +86,19 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_durably(path: Path, pieces: Iterable[Bytes]) -> None:
+def _write_and_sync(path: Path, pieces: Iterable[Bytes]) -> OSError | None:
+    """Writes a new file and fsyncs it; returns the error of the fsync, and raises any other one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         for piece in pieces:
             rest = memoryview(piece)
-            while rest:  # write may take only a part
+            while rest:  # os.write may write only a part
                 rest = rest[os.write(descriptor, rest) :]
         try:
             os.fsync(descriptor)
         except OSError as error:
-            raise _FsyncError(f"fsync: {error}") from error
+            return error
+        return None
     finally:
         os.close(descriptor)
 
@@ -108,12 +109,12 @@ def sha256(data: Bytes) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the exclusive lock of the file `path` (made where absent) for the length of the block.
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Locks the file `path`, which is created if missing, while the block runs.
 
     Raises:
-        LockedError: another process holds it.
-        StorageError: the file cannot be made.
+        LockedError: another process has the lock.
+        StorageError: the file cannot be created.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -123,7 +124,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(f"{path.parent} is being written by another job; try again when it has ended") from error
+            raise LockedError(f"another job is writing {path.parent}; try again when it has ended") from error
         except OSError as error:  # a file system without locks
             raise StorageError(f"could not lock {path} ({error}); choose a --store on a local disk") from error
         yield

@@ -1,6 +1,5 @@
-"""Writes a finished store into one file, in memory that does not grow with its features."""
+"""Packs a finished store into one file, with memory that does not depend on the number of features."""
 
-from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -9,96 +8,85 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs.errors import IntegrityError, StoreError
-from store.files import staged
-from store.format.manifest import Manifest, manifest_text, read_complete_manifest
-from store.format.packed import Shards, body, nothing, read_body, skeleton, split, with_features
-from store.format.packed_header import header_of
+from store.files import publish_after_check
+from store.format.manifest import Manifest, manifest_text
+from store.format.packed import (
+    Shards,
+    hdf5_without_features,
+    insert_features,
+    read_packed_tables,
+    split_units,
+    with_features,
+)
+from store.format.packed_header import make_header
 from store.format.shard import Shard
-from store.reader import join_tables, load_shards, load_unit, load_unit_tables
-from store.tables import Tables
+from store.format.shard_file import placeholder_features
+from store.open import FolderStore, PackedStore, open_complete_store
+from store.reader import load_tables
+from store.tables import join_rows
 
 
 def pack_store(path: Path, out: Path) -> int:
-    """Packs the finished store at `path` into the one file `out`; returns its size in bytes.
+    """Packs the finished store at `path` into the file `out`; returns its size in bytes.
 
-    The shards are read four times: for their tables, for the file's checksum, to be written, and to be compared, row
-    by row, with what was written, before the file gets its name. A packed `path` is held in memory instead.
+    Reads the shards four times: for their tables, for the checksum, for writing, and for comparing every row with the
+    written file before it is renamed to `out`. If `path` is a packed store, it is read into memory each time.
 
     Raises:
-        StoreError, IncompleteError, IntegrityError: as `store.reader.load_store`, or `out` is a folder, or what was
-            written is not what the shards hold.
-        StorageError: the file system refuses; a file that stood there is kept.
+        StoreError, IncompleteError, IntegrityError: as `store.reader.load_store`, or `out` is a folder, or the written
+            file differs from the shards.
+        StorageError: the file system fails; an existing `out` is kept.
     """
     if out.is_dir():
         raise StoreError(f"{out} is a folder; name the file to write, e.g. {out / 'features.h5'}")
-    manifest = read_complete_manifest(path)
-
-    def shards() -> Iterator[Shard]:
-        if path.is_file():
-            return iter(load_shards(path, manifest))
-        return (load_unit(path, manifest, number) for number in range(len(manifest.units)))
-
-    with _skeleton(path, manifest) as content:
-        header = header_of(manifest_text(manifest), body(content, shards))
-        with staged(out, lambda: chain([header], body(content, shards))) as written:
-            _compare(written, manifest, shards, out)
+    store = open_complete_store(path)
+    with _hdf5_without_features(store) as content:
+        header = make_header(manifest_text(store.manifest), insert_features(content, store.shards))
+        with publish_after_check(out, lambda: chain([header], insert_features(content, store.shards))) as written:
+            _check_same(written, store.manifest, store.shards, out)
             return written.stat().st_size
 
 
-def _skeleton(path: Path, manifest: Manifest) -> BinaryIO:
-    """The packed file's HDF5 part without its features."""
-    detached = load_unit_tables(path, manifest)
-    tables = join_tables(tuple(manifest.scenes), detached)
-    scenes = np.array([scene.encode() for scene in tables.scenes], np.bytes_)
-    extra = {"frame_scene": scenes[tables.frame_scene]} if len(tables.frame_scene) else {}
-    return skeleton(_joined(manifest, detached, tables), extra)
-
-
-def _joined(manifest: Manifest, shards: list[Shard], tables: Tables) -> Shard:
-    """All rows but the features as one shard of no scene."""
-    recipe = manifest.recipe
-    features = nothing((len(tables.box), recipe.visual_dim), recipe.dtype)
-    return Shard(
+def _hdf5_without_features(store: FolderStore | PackedStore) -> BinaryIO:
+    """The HDF5 file of the packed store, with space for its features."""
+    tables, shards = load_tables(store)
+    recipe = store.manifest.recipe
+    features = placeholder_features((len(tables.box), recipe.visual_dim), recipe.dtype)
+    whole = Shard.from_tables(
+        tables,
         scene="",
         visual=features,
         visual_flipped=features if recipe.views == 2 else None,
-        box=tables.box,
-        person_id=tables.person_id,
-        frame_name=tables.frame_name,
-        frame_index=tables.frame_index,
-        frame_size=tables.frame_size,
-        frame_offset=tables.frame_offset,
-        frame_sha256=np.concatenate([np.empty(0, np.str_), *(shard.frame_sha256 for shard in shards)]),
-        pair=tables.pair,
-        spatial=tables.spatial,
-        label=tables.label,
-        label_sets=tables.label_sets,
+        frame_sha256=join_rows("frame_sha256", [shard.frame_sha256 for shard in shards]),
         skipped=tuple(item for shard in shards for item in shard.skipped),
     )
+    scenes = np.array([scene.encode() for scene in tables.scenes], np.bytes_)
+    extra = {"frame_scene": scenes[tables.frame_scene]} if len(tables.frame_scene) else {}
+    return hdf5_without_features(whole, extra)
 
 
-def _compare(written: Path, manifest: Manifest, shards: Shards, out: Path) -> None:
-    """Raises IntegrityError where the file `written` does not hold the rows of the shards."""
+def _check_same(written: Path, manifest: Manifest, shards: Shards, out: Path) -> None:
+    """Raises IntegrityError unless the file `written` has the rows of the shards; `out` is for the message."""
     with written.open("rb") as file:
-        whole, features = read_body(file, out.name)
+        whole, features = read_packed_tables(file, out.name)
         start = 0
-        for unit, copy, shard in zip(manifest.units, split(manifest, whole, out), shards(), strict=True):
+        for unit, copy, shard in zip(manifest.units, split_units(manifest, whole, out), shards(), strict=True):
             if not _same_rows(with_features(file, copy, features, start), shard):
-                raise IntegrityError(f"packing changed rows of {unit.shard}; nothing was written, report this")
+                raise IntegrityError(f"packing changed rows of {unit.shard}; no file was written, please report this")
             start += len(copy.box)
 
 
-def _same_rows(one: Shard, other: Shard) -> bool:
-    """Whether two shards hold the same, bit for bit; labels by their meaning, since sets may be numbered otherwise."""
+def _same_rows(first: Shard, second: Shard) -> bool:
+    """Whether two shards are equal bit for bit. Labels are compared by their sets, whose numbers may differ."""
     names = {item.name for item in fields(Shard)} - {"label", "label_sets"}
-    same = all(_same(getattr(one, name), getattr(other, name)) for name in names)
-    return same and [one.label_sets[i] for i in one.label] == [other.label_sets[i] for i in other.label]
+    same = all(_same(getattr(first, name), getattr(second, name)) for name in names)
+    return same and [first.label_sets[i] for i in first.label] == [second.label_sets[i] for i in second.label]
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Bit for bit: NaN is itself, and 0 is not -0."""
-    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
-        return bool(one is other or (type(one) is type(other) and one == other))
-    if one.dtype.kind == "U":  # text may be padded to another width
-        return bool(one.tolist() == other.tolist())
-    return bool((one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()))
+def _same(first: Any, second: Any) -> bool:
+    """Whether two values are equal bit for bit: NaN equals NaN, and 0 differs from -0."""
+    if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
+        return bool(first is second or (type(first) is type(second) and first == second))
+    if first.dtype.kind == "U":  # text may be padded to a different width
+        return bool(first.tolist() == second.tolist())
+    return bool((first.dtype, first.shape, first.tobytes()) == (second.dtype, second.shape, second.tobytes()))

@@ -1,4 +1,4 @@
-"""Checks a store against its checksums, its plan, its recipe and plain sense; changes nothing."""
+"""Checks a store against its checksums, its plan, its recipe and sanity rules, without changing it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,23 +11,26 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.errors import IntegrityError
-from store.crops import crop_differences, crops_within
+from store.crops import crop_differences, crops_folder
 from store.faults import Fault, unit_faults
-from store.format.manifest import COMPLETE, Manifest, read_manifest, shard_files
+from store.format.manifest import COMPLETE, Manifest
 from store.format.packed import read_packed
-from store.format.shard import SKIPPED, matches, read_shard, skipped_lines
+from store.format.paths import EXTRACT, StorePaths
+from store.format.shard import skipped_lines
+from store.format.shard_file import read_shard, shard_is_intact
+from store.open import FolderStore, PackedStore, open_store
 
-_THREADS = 2  # hashing and reading release the interpreter; each holds one shard
+_THREADS = 2  # hashing and reading release the GIL; each thread holds one shard in memory
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found."""
+    """The faults of a store."""
 
     path: Path
     manifest: Manifest
     faults: tuple[Fault, ...]
-    crops: "Report | None" = None  # of the store of crops within
+    crops: "Report | None" = None  # of the store of crops in it
 
     @property
     def bad_units(self) -> set[int]:
@@ -37,7 +40,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         units = self.manifest.units
-        found = {
+        values = {
             "path": str(self.path),
             "sound": not self.faults and (self.crops is None or not self.crops.faults),
             "complete": self.manifest.state == COMPLETE,
@@ -45,26 +48,27 @@ class Report:
             "units": len(units),
             "bad_units": sorted(self.bad_units),
             "bytes": sum(unit.bytes for unit in units),
-            "persons": sum(unit.stored_persons for unit in units),
+            "persons": self.manifest.stored_rows()["persons"],
             "fault_counts": dict(sorted(Counter(fault.kind for fault in self.faults).items())),
             "faults": [fault.to_dict() for fault in self.faults],
         }
-        return found if self.crops is None else found | {"crops": self.crops.to_dict()}
+        return values if self.crops is None else values | {"crops": self.crops.to_dict()}
 
 
 def verify(path: Path) -> Report:
-    """Reads every byte of the store at `path` and names all that is wrong with it, at the speed of disk and hash.
+    """Reads every byte of the store at `path` and reports all faults, as fast as the disk and sha256 allow.
 
-    The store of crops within it is checked in the same way, and that it has the same rows.
+    Checks the sha256, digests and recipe of every shard, its counts against the plan (planned = stored + skipped), NaN
+    and infinite values, rows that are all zero or all the same, datasets that are declared but not stored, missing
+    and left-over shards, and skipped.jsonl. An unfinished store counts as faulty.
 
-    Checked are: every shard's sha256, its digests and recipe against STORE.json, its counts against the plan (planned
-    = stored + skipped), NaN and infinite values, rows that are all zero or all the same, datasets that are declared
-    and not stored, missing and stray shards, and skipped.jsonl. An unfinished store counts as faulty.
+    The store of crops in a feature store is checked too, and must have the same rows.
 
     Raises:
-        StoreError: there is no store at `path`. IntegrityError: its STORE.json is damaged.
+        StoreError: there is no store at `path`.
+        IntegrityError: its STORE.json is damaged.
     """
-    report, folder = verify_one(path), crops_within(path)
+    report, folder = verify_one(path), crops_folder(path)
     if folder is None:
         return report
     crops = verify_one(folder)
@@ -76,72 +80,81 @@ def verify(path: Path) -> Report:
 
 
 def verify_one(path: Path) -> Report:
-    """`verify` of the store at `path` without what lies within it."""
-    manifest = read_manifest(path)
-    if manifest.state != COMPLETE:
-        return Report(path, manifest, tuple(_unfinished_faults(path)))
-    if path.is_file():
-        return Report(path, manifest, tuple(_packed_faults(path, manifest)))
-    checked = _check_units(path, manifest)
-    faults = [fault for found, _ in checked for fault in found]
+    """As `verify`, without the store of crops in the store at `path`."""
+    store = open_store(path)
+    if store.manifest.state != COMPLETE:
+        faults = list(_unfinished_faults(path))
+    elif isinstance(store, PackedStore):
+        faults = list(_packed_faults(store))
+    else:
+        faults = _folder_faults(store)
+    return Report(path, store.manifest, tuple(faults))
+
+
+def _unfinished_faults(path: Path) -> Iterator[Fault]:
+    yield Fault("unfinished", f"the extraction of {path} has not finished; {EXTRACT}")
+    for file in StorePaths(path).shard_files():
+        if not shard_is_intact(file):
+            yield Fault("damaged_shard", f"{file} does not match its checksum; the next extraction computes it again")
+
+
+def _packed_faults(store: PackedStore) -> Iterator[Fault]:
+    try:
+        shards = read_packed(store.path, store.manifest)
+    except IntegrityError as error:
+        yield Fault("damaged_file", str(error))
+        return
+    for number, shard in enumerate(shards):
+        yield from unit_faults(store.manifest, number, shard, store.manifest.units[number].bytes)
+
+
+def _folder_faults(store: FolderStore) -> list[Fault]:
+    checked = _check_units(store)
+    faults = [fault for unit_result, _ in checked for fault in unit_result]
     lines = "".join(text for _, text in checked)
-    return Report(path, manifest, (*faults, *_folder_faults(path, manifest, lines, bool(faults))))
+    return [*faults, *_file_faults(store, lines, bool(faults))]
 
 
 Checked = tuple[list[Fault], str]  # a unit's faults, and its lines of skipped.jsonl
 
 
-def _check_units(path: Path, manifest: Manifest) -> list[Checked]:
-    """Each unit in turn, several at once."""
-    numbers = range(len(manifest.units))
-    total = sum(unit.bytes for unit in manifest.units)
+def _check_units(store: FolderStore) -> list[Checked]:
+    """Checks the units in several threads; the results are in the units' order."""
+    units = store.manifest.units
     checked = []
     with (
-        tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None) as bar,
+        tqdm(total=sum(unit.bytes for unit in units), unit="B", unit_scale=True, desc="verify", disable=None) as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        for number, one in zip(numbers, pool.map(partial(_check_unit, path, manifest), numbers), strict=True):
-            checked.append(one)
-            bar.update(manifest.units[number].bytes)
+        for unit, result in zip(units, pool.map(partial(_check_unit, store), range(len(units))), strict=True):
+            checked.append(result)
+            bar.update(unit.bytes)
     return checked
 
 
-def _check_unit(path: Path, manifest: Manifest, number: int) -> Checked:
-    unit = manifest.units[number]
-    file = path / "shards" / unit.shard
+def _check_unit(store: FolderStore, number: int) -> Checked:
+    unit = store.manifest.units[number]
+    file = store.paths.shard(unit.shard)
     try:
         shard = read_shard(file)
         size = file.stat().st_size
-    except (IntegrityError, FileNotFoundError) as error:  # an update may remove it at any moment
+    except (IntegrityError, FileNotFoundError) as error:  # an update may remove the shard at any time
         kind = "damaged_shard" if file.exists() else "missing_shard"
         return [Fault(kind, str(error), number, unit.scene)], ""
-    return unit_faults(manifest, number, shard, size), skipped_lines(shard.skipped)
+    return unit_faults(store.manifest, number, shard, size), skipped_lines(shard.skipped)
 
 
-def _packed_faults(path: Path, manifest: Manifest) -> Iterator[Fault]:
-    try:
-        shards = read_packed(path, manifest)
-    except IntegrityError as error:
-        yield Fault("damaged_file", str(error))
-        return
-    for number, shard in enumerate(shards):
-        yield from unit_faults(manifest, number, shard, manifest.units[number].bytes)
+def _file_faults(store: FolderStore, lines: str, damaged: bool) -> Iterator[Fault]:
+    """Left-over shards and a wrong skipped.jsonl.
 
-
-def _unfinished_faults(path: Path) -> Iterator[Fault]:
-    """What is wrong with a store that is still being made: that, and any damaged shard."""
-    yield Fault("unfinished", f"the extraction of {path} has not finished; run the same `stage2 extract` again")
-    for file in shard_files(path):
-        if not matches(file):
-            yield Fault("damaged_shard", f"{file} does not match its checksum; the next extraction computes it again")
-
-
-def _folder_faults(path: Path, manifest: Manifest, lines: str, damaged: bool) -> Iterator[Fault]:
-    """What lies beside the shards; where a shard is damaged, what its lines of skipped.jsonl were is not known."""
-    named = {unit.shard for unit in manifest.units}
-    for file in shard_files(path):
+    Args:
+        lines: the expected text of skipped.jsonl.
+        damaged: whether there are faulty shards, so that `lines` may be incomplete.
+    """
+    named = {unit.shard for unit in store.manifest.units}
+    for file in store.paths.shard_files():
         if file.name not in named:
-            yield Fault("stray_shard", f"{file} is not named by STORE.json (an interrupted update?)")
-    listed = path / SKIPPED
-    if not listed.is_file() or (not damaged and listed.read_bytes() != lines.encode()):
-        yield Fault("wrong_skipped", f"{listed} is missing, or is not what the shards say was skipped")
+            yield Fault("stray_shard", f"{file} is not named in STORE.json (from an interrupted update?)")
+    skipped = store.paths.skipped
+    if not skipped.is_file() or (not damaged and skipped.read_bytes() != lines.encode()):
+        yield Fault("wrong_skipped", f"{skipped} is missing, or differs from the skipped items in the shards")

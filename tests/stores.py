@@ -9,10 +9,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from store.files import sha256
-from store.format.manifest import Manifest, SceneDigest, Selection, Unit, read_manifest, write_manifest
+from store.format.manifest import Manifest, SceneDigest, Selection, Unit, write_manifest
 from store.format.recipe import Recipe, digest
-from store.format.shard import Shard, Skipped, read_shard, shard_image
-from store.format.units import committed
+from store.format.shard import Shard, Skipped
+from store.format.shard_file import read_shard, shard_image
+from store.format.units import describe_stored
+from store.open import read_manifest
 from store.writer import open_for_writing
 
 
@@ -123,7 +125,7 @@ def forge(path: Path, number: int, change: Callable[[Shard], Shard], **unit: Any
     name = f"u{number:08d}-{sha256(image)}.h5"
     shard_path(path, number).unlink()
     (path / "shards" / name).write_bytes(image)
-    new: Unit = replace(committed(manifest.units[number], name, len(image), shard), **unit)
+    new: Unit = replace(describe_stored(manifest.units[number], name, len(image), shard), **unit)
     units = (*manifest.units[:number], new, *manifest.units[number + 1 :])
     write_manifest(path, replace(manifest, units=units))
 

@@ -19,8 +19,8 @@ import torch
 from classify.model.checkpoint import load_checkpoint
 from configs.errors import CheckpointError, IntegrityError, WeightsError
 from extract.backbones.weights import load_backbone
-from store.format.packed_header import header_of, read_header
-from store.format.shard import parse_shard, shard_image
+from store.format.packed_header import make_header, read_header
+from store.format.shard_file import parse_shard, shard_image
 from store.pack import pack_store
 from store.reader import load_store
 from tests.faults.build import build_library
@@ -49,7 +49,7 @@ READ = """
 import sys
 from pathlib import Path
 from configs.errors import IntegrityError
-from store.format.shard import parse_shard
+from store.format.shard_file import parse_shard
 try:
     parse_shard(Path(sys.argv[1]).read_bytes(), "x")
 except IntegrityError:
@@ -178,7 +178,7 @@ def test_a_packed_store_cannot_read_another_file(tmp_path: Path) -> None:
         shape = file["visual"].shape
         del file["visual"]
         file.create_dataset("visual", shape, "f2", external=[(str(secret), 0, 2 * shape[0] * shape[1])])
-    packed.write_bytes(header_of(header.text, [body.read_bytes()]) + body.read_bytes())
+    packed.write_bytes(make_header(header.text, [body.read_bytes()]) + body.read_bytes())
     with pytest.raises(IntegrityError, match="visual"):
         load_store(packed)
     assert secret.read_bytes() == b"s" * 10_000

@@ -16,8 +16,9 @@ from extract.dataset import read_dataset
 from extract.job import extract_with
 from extract.recipe import feature_recipe
 from store.crops import open_crops
-from store.format.manifest import Selection, is_store, read_complete_manifest, read_manifest
+from store.format.manifest import Selection
 from store.format.recipe import CROPS, check_recipe
+from store.open import is_store, read_complete_manifest, read_manifest
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
@@ -91,7 +92,7 @@ def _check_store_data(store: Path, config: ResNetStage2Config) -> None:
         MismatchError: the store has fewer frames, or was extracted from different data.
     """
     manifest, data = read_complete_manifest(store), Path(config.data_path)
-    if not manifest.selection.serves(Selection(config.frame_interval, "paired")):
+    if not manifest.selection.covers(Selection(config.frame_interval, "paired")):
         raise MismatchError(
             f"{store} has frame_interval {manifest.selection.frame_interval}, which lacks frames of frame_interval "
             f"{config.frame_interval}; give a --frame_interval that the store covers, or leave out --store"

@@ -20,8 +20,8 @@ from classify.data.batches import PairBatch, Source, SplitSamples, gather_batch,
 from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
 from extract.units.workers import read_ahead
-from store.format.manifest import read_complete_manifest
-from store.reader import StoredFeatures, load_store, open_stored
+from store.open import is_packed, read_complete_manifest
+from store.reader import StoredFeatures, load_store, open_stored_features
 from store.tables import Features, Ints, Tables
 
 _log = logging.getLogger("stage2")
@@ -69,10 +69,10 @@ def open_features(path: Path, device: torch.device, memory: float) -> Features |
         StoreError, IncompleteError, IntegrityError: as `store.reader.load_store`.
     """
     size = sum(unit.bytes for unit in read_complete_manifest(path).units)
-    if path.is_file() or size <= _memory_bytes(memory, device):
+    if is_packed(path) or size <= _memory_bytes(memory, device):
         return load_store(path)
     _log.info("Streaming %.1f GB of features from disk in each epoch, a window of units at a time.", size / 1e9)
-    return open_stored(path)
+    return open_stored_features(path)
 
 
 def features_on_device(

@@ -17,7 +17,7 @@ from configs.train_options import TrainOptions
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.hog import HOG
 from extract.backbones.weights import load_backbone
-from store.files import publish, storage_errors
+from store.files import publish, translate_os_errors
 from store.format.recipe import digest
 from store.reader import store_info
 
@@ -63,7 +63,7 @@ def compare(
     """
     candidates = _candidates(out, backbones, modes, settings)
     data = {name: asdict(scene) for name, scene in scene_digests(Path(candidates[0].config.data_path)).items()}
-    with storage_errors(out):
+    with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     for number, candidate in enumerate(candidates, 1):
@@ -114,7 +114,7 @@ def _trained(candidate: _Candidate, key: str, out: Path, max_skipped: float) -> 
     """Trains in a child; the results, the row made of them, and the key by which the run will be known again."""
     config, store = candidate.config, out / f"{candidate.backbone}.store"
     resumed = candidate.mode == CACHED and store.exists()
-    with storage_errors(out):
+    with translate_os_errors(out):
         (Path(config.checkpoint_dir) / ROW).unlink(missing_ok=True)
     features = str(store) if candidate.mode == CACHED else ""
     results = train_in_child(config, TrainOptions(features, max_skipped, overwrite=True))

@@ -14,7 +14,7 @@ from classify.model.checkpoint import BEST, build_model, load_checkpoint
 from classify.model.head import Stage2Model
 from configs.errors import ExportError
 from extract.annotations.spatial import spatial_features
-from store.files import publish, sha256, storage_errors
+from store.files import publish, sha256, translate_os_errors
 
 TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `difference`
 PROBES = ((2, 1), (2, 2), (5, 1), (9, 21))  # people and pairs of the random questions
@@ -44,7 +44,7 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
     card = card_of(checkpoint)
     data = to_bytes(kind, classifier, random_inputs(3, 2, crop_size), card)
     worst = check(read_back(kind, data, classifier), model, crop_size)
-    with storage_errors(out):
+    with translate_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     publish(out, data)
     return {

@@ -21,8 +21,9 @@ from extract.backbones.weights import LoadedBackbone, load_backbone, state_sha25
 from extract.dataset import read_dataset
 from extract.device import pick_device
 from extract.recipe import feature_recipe
-from store.format.manifest import Selection, read_complete_manifest
+from store.format.manifest import Selection
 from store.format.recipe import check_recipe
+from store.open import read_complete_manifest
 from store.reader import StoredFeatures
 from store.tables import Features, Tables
 

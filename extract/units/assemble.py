@@ -4,6 +4,7 @@ Each planned frame, person and pair ends up either in the shard's rows or in its
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,21 +36,13 @@ def assemble_shard(
     size = np.array([frame.size for frame in frames], np.int32).reshape(-1, 2)[in_shard]
     people = unit.people_per_frame[in_shard][stored.pair_frame]
     a, b = stored.pair.T
-    return Shard(
+    spatial = spatial_features(stored.box[a], stored.box[b], size[stored.pair_frame], people)
+    return Shard.from_tables(
+        replace(stored, frame_size=size, spatial=spatial),
         scene=unit.scene,
         visual=visual,
         visual_flipped=visual_flipped,
-        box=stored.box,
-        person_id=stored.person_id,
-        frame_name=stored.frame_name,
-        frame_index=stored.frame_index,
-        frame_size=size,
-        frame_offset=stored.frame_offset,
         frame_sha256=np.array([frame.sha256 for frame in frames], np.str_)[in_shard],
-        pair=stored.pair,
-        spatial=spatial_features(stored.box[a], stored.box[b], size[stored.pair_frame], people),
-        label=stored.label,
-        label_sets=stored.label_sets,
         skipped=(*unit.skipped, *_skipped_by_images(unit, frames, inside, unusable)),
     )
 

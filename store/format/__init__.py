@@ -1,4 +1,4 @@
-"""How rows become bytes and back: recipe, manifest, shards and packed files.
+"""The file formats of a store: recipe, STORE.json, shards and packed files.
 
-Only the rest of `store` needs the byte layout; other folders use `Recipe`, `Manifest` and `Shard`.
+Only `store` uses the byte layout; other packages use `Recipe`, `Manifest`, `Selection` and `Shard`.
 """

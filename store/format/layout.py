@@ -1,14 +1,16 @@
-"""Where the datasets of an HDF5 file lie in its bytes, by as few calls of the library as will do.
+"""Finds the arrays in an HDF5 file's bytes, by HDF5 or, much faster, by a header in front of the file.
 
-Only plain contiguous datasets of the file itself are taken, and only attributes of text.
+Accepts only contiguous datasets that lie in the file itself, and only text attributes: a file from elsewhere must not
+make the reader open other files.
 """
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,40 +19,59 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Place:
-    """One array, in one piece."""
+class ArrayLocation:
+    """Type, shape and position of one contiguous array in a file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    offset: int | None  # of its first byte; None where nothing is stored
+    offset: int | None  # of the first byte; None if nothing is stored
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
-class Places:
-    """The arrays and the attributes of a shard."""
+class FileLayout:
+    """The arrays and attributes of an HDF5 file."""
 
-    arrays: dict[str, Place]
+    arrays: dict[str, ArrayLocation]
     attributes: dict[str, str]
 
 
-def view(image: bytes, key: str, place: Place, kinds: str, rank: int) -> NDArray[Any]:
-    """The array `key` as a read-only view of `image`.
+def array_view(image: bytes, key: str, location: ArrayLocation, kinds: str, rank: int) -> NDArray[Any]:
+    """The array `key` as a read-only view of the file's bytes `image`.
 
     Raises:
-        ValueError: it is not of one of those kinds of number and that rank, or not all of it is there.
+        ValueError: its numpy kind is not in `kinds`, its rank is not `rank`, or `image` ends before it does.
     """
-    dtype, shape, offset = place.dtype, place.shape, place.offset
+    dtype, shape, offset = location.dtype, location.shape, location.offset
     if dtype.kind not in kinds or len(shape) != rank:
         raise ValueError(f"{key} has type {dtype} and rank {len(shape)}")
     count = math.prod(shape)
     if count == 0:
         return np.empty(shape, dtype)
-    if offset is None or offset + count * dtype.itemsize > len(image):
-        raise ValueError(f"{key} is declared and not stored")
+    if offset is None or offset + location.size > len(image):
+        raise ValueError(f"{key} is declared but not stored")
     return np.frombuffer(image, dtype, count, offset).reshape(shape)
 
 
-_NUMBERS = (
+def read_array(file: BinaryIO, key: str, location: ArrayLocation, kinds: str, rank: int) -> NDArray[Any]:
+    """The array `key`, read from an open file. Raises ValueError as `array_view`."""
+    check_stored(file, key, location)
+    data = os.pread(file.fileno(), location.size, location.offset or 0)
+    return array_view(data, key, replace(location, offset=0), kinds, rank)
+
+
+def check_stored(file: BinaryIO, key: str, location: ArrayLocation) -> None:
+    """Raises ValueError if the file ends before the array `key` does."""
+    size, offset = location.size, location.offset
+    if size and (offset is None or offset + size > os.fstat(file.fileno()).st_size):
+        raise ValueError(f"{key} is declared but not stored")
+
+
+_NUMBER_TYPES = (
     (h5t.IEEE_F16LE, np.dtype("<f2")),
     (h5t.IEEE_F32LE, np.dtype("<f4")),
     (h5t.IEEE_F64LE, np.dtype("<f8")),
@@ -60,23 +81,23 @@ _NUMBERS = (
 )
 
 
-def locate(content: BinaryIO, keys: Collection[str]) -> Places:
-    """Where in an HDF5 file those of its datasets lie whose names are among `keys`; the attributes of its root.
+def hdf5_layout(content: BinaryIO, keys: Collection[str]) -> FileLayout:
+    """The root attributes of an HDF5 file, and the locations of those of its datasets that are named in `keys`.
 
     Raises:
-        ValueError: one is not stored in one piece in this file, or an attribute is no text.
-        OSError, RuntimeError, TypeError: the file is damaged, or no HDF5 file.
+        ValueError: a dataset is not contiguous in this file, or an attribute is not text.
+        OSError, RuntimeError, TypeError: the file is damaged or not an HDF5 file.
     """
-    with _opened(content) as file:
-        arrays = {key: _place(file, key) for key in keys if file.links.exists(key.encode())}
-        return Places(arrays, _attributes(file))
+    with _open_hdf5(content) as file:
+        arrays = {key: _location(file, key) for key in keys if file.links.exists(key.encode())}
+        return FileLayout(arrays, _attributes(file))
 
 
 @contextmanager
-def _opened(content: BinaryIO) -> Iterator[h5f.FileID]:
+def _open_hdf5(content: BinaryIO) -> Iterator[h5f.FileID]:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fileobj_driver(h5fd.fileobj_driver, content)
-    access.set_fclose_degree(h5f.CLOSE_STRONG)  # with all that is still open in it
+    access.set_fclose_degree(h5f.CLOSE_STRONG)  # also closes its datasets that are still open
     file = h5f.open(b"image", h5f.ACC_RDONLY, fapl=access)
     try:
         yield file
@@ -84,45 +105,45 @@ def _opened(content: BinaryIO) -> Iterator[h5f.FileID]:
         file.close()
 
 
-def _place(file: h5f.FileID, key: str) -> Place:
-    dataset = _dataset(file, key)
+def _location(file: h5f.FileID, key: str) -> ArrayLocation:
+    dataset = _open_dataset(file, key)
     offset = dataset.get_offset()
-    if offset is None:  # nothing is stored, or not in one piece; asked before the shape, for which a virtual dataset
-        plist = dataset.get_create_plist()  # would open other files
+    if offset is None:  # empty or not contiguous; must be checked before the shape is read, which makes HDF5 open
+        plist = dataset.get_create_plist()  # the source files of a virtual dataset
         if plist.get_layout() != h5d.CONTIGUOUS or plist.get_external_count():
-            raise ValueError(f"{key} is not stored in one piece in this file")
-    return Place(_dtype(dataset, key), dataset.shape, offset)
+            raise ValueError(f"{key} is not stored contiguously in this file")
+    return ArrayLocation(_dtype(dataset, key), dataset.shape, offset)
 
 
 def _attributes(file: h5f.FileID) -> dict[str, str]:
     attributes = [h5a.open(file, index=index) for index in range(h5a.get_num_attrs(file))]
-    return {attribute.name.decode(): _text(attribute) for attribute in attributes}
+    return {attribute.name.decode(): _attribute_text(attribute) for attribute in attributes}
 
 
-def _dataset(file: h5f.FileID, key: str) -> h5d.DatasetID:
+def _open_dataset(file: h5f.FileID, key: str) -> h5d.DatasetID:
     link = key.encode()
     try:
-        # by the link itself: opening the name would follow it into another file
-        hard = file.links.get_info(link).type == h5l.TYPE_HARD
-        found = h5d.open(file, link) if hard else None
+        # the link's type is checked first, because opening a soft or external link would follow it into another file
+        is_hard = file.links.get_info(link).type == h5l.TYPE_HARD
+        dataset = h5d.open(file, link) if is_hard else None
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{key} cannot be opened: {error}") from error
-    if found is None:
-        raise ValueError(f"{key} is no dataset of this file")
-    return found
+    if dataset is None:
+        raise ValueError(f"{key} is a link, not a dataset of this file")
+    return dataset
 
 
 def _dtype(dataset: h5d.DatasetID, key: str) -> "np.dtype[np.generic]":
     stored = dataset.get_type()
-    for known, dtype in _NUMBERS:
+    for known, dtype in _NUMBER_TYPES:
         if stored == known:
             return dtype
     if isinstance(stored, h5t.TypeStringID) and not stored.is_variable_str():
         return np.dtype(("S", stored.get_size()))
-    raise ValueError(f"{key} has a type that no store has")
+    raise ValueError(f"{key} has a type that stores do not use")
 
 
-def _text(attribute: h5a.AttrID) -> str:
+def _attribute_text(attribute: h5a.AttrID) -> str:
     stored = attribute.get_type()
     if attribute.shape != () or not isinstance(stored, h5t.TypeStringID) or not stored.is_variable_str():
         raise ValueError(f"an attribute is {stored} instead of text")
@@ -131,41 +152,44 @@ def _text(attribute: h5a.AttrID) -> str:
     return bytes(value[()]).decode()
 
 
-_FIRST = re.compile(rb"stage2 shard 1 ([0-9]{8})\n")  # bytes of the block; HDF5 begins there
-_LENGTH = len("stage2 shard 1 00000512\n")
-_TYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,6}")
+_FIRST_LINE = re.compile(rb"stage2 shard 1 ([0-9]{8})\n")  # the header's size in bytes; the HDF5 file follows it
+_FIRST_LINE_LENGTH = len("stage2 shard 1 00000512\n")
+_DTYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,6}")
 
 
-def header_of(places: Places) -> bytes:
-    """The block for a file whose arrays lie at `places`."""
-    arrays = {key: [place.dtype.str, place.shape, place.offset] for key, place in places.arrays.items()}
-    text = json.dumps({"arrays": arrays, "attributes": places.attributes}, sort_keys=True).encode()
+def make_header(layout: FileLayout) -> bytes:
+    """The header for an HDF5 file with this layout: a line with the header's size, then JSON, padded with zeros.
+
+    HDF5 allows such a block in front of a file if its size is 512 bytes or a power of two above.
+    """
+    arrays = {key: [place.dtype.str, place.shape, place.offset] for key, place in layout.arrays.items()}
+    text = json.dumps({"arrays": arrays, "attributes": layout.attributes}, sort_keys=True).encode()
     size = 512
-    while size < _LENGTH + len(text):
+    while size < _FIRST_LINE_LENGTH + len(text):
         size *= 2
-    return f"stage2 shard 1 {size:08d}\n".encode() + text.ljust(size - _LENGTH, b"\0")
+    return f"stage2 shard 1 {size:08d}\n".encode() + text.ljust(size - _FIRST_LINE_LENGTH, b"\0")
 
 
-def read_header(image: bytes) -> Places | None:
-    """What the block at the start of `image` says, offsets from its first byte; None where there is no such block.
+def parse_header(image: bytes) -> FileLayout | None:
+    """The layout in the header of `image`, with offsets from the first byte of `image`; None without a header.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: the block is not as `header_of` makes it.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: the header is damaged.
     """
-    first = _FIRST.match(image)
+    first = _FIRST_LINE.match(image)
     if first is None:
         return None
     size = int(first[1])
-    values = json.loads(image[_LENGTH:size].rstrip(b"\0"))
+    values = json.loads(image[_FIRST_LINE_LENGTH:size].rstrip(b"\0"))
     attributes = values["attributes"]
     for text in attributes.values():
-        text.encode()  # lone surrogates are no text either
-    return Places({key: _header_place(key, entry, size) for key, entry in values["arrays"].items()}, attributes)
+        text.encode()  # raises for lone surrogates, which JSON allows
+    return FileLayout({key: _parse_location(key, entry, size) for key, entry in values["arrays"].items()}, attributes)
 
 
-def _header_place(key: str, entry: list[Any], start: int) -> Place:
+def _parse_location(key: str, entry: list[Any], start: int) -> ArrayLocation:
     dtype, shape, offset = entry
     counts = [*shape] if offset is None else [*shape, offset]
-    if not _TYPE.fullmatch(dtype) or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError(f"{key} is described as nothing that a store has")
-    return Place(np.dtype(dtype), tuple(shape), None if offset is None else start + offset)
+    if not _DTYPE.fullmatch(dtype) or not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"{key} has an invalid type, shape or offset in the header")
+    return ArrayLocation(np.dtype(dtype), tuple(shape), None if offset is None else start + offset)

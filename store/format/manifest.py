@@ -1,20 +1,18 @@
-"""STORE.json: what a store is meant to hold, and, once complete, which shards hold it."""
+"""STORE.json: the plan of a store, and, once the store is complete, the shards that contain it."""
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from configs.errors import IncompleteError, IntegrityError, StoreError
+from configs.errors import IntegrityError
 from store.files import publish
-from store.format.packed_header import REMEDY, is_packed, read_header
-from store.format.recipe import FORMAT, Recipe, digest, recipe_differences
+from store.format.paths import SHARD_NAME, StorePaths
+from store.format.recipe import FORMAT, Recipe, digest, recipe_differences, value_differences
+from store.tables import AXES
 
 BUILDING, COMPLETE = "building", "complete"
-NAME = "STORE.json"
-SHARD_NAME = re.compile(r"u[0-9]{8,}-[0-9a-f]{64}\.h5")  # the unit's number, the sha256 of the file
-_REMEDY = "run `stage2 store repair STORE --data_path DATA`, which makes this file anew and keeps the shards"
 
 
 @dataclass(frozen=True)
@@ -22,16 +20,16 @@ class Selection:
     """Which frames and persons of the data are stored."""
 
     frame_interval: int  # every n-th annotated frame of a scene
-    persons: str  # "all", or "paired": only those that stand in a pair
+    persons: str  # "all", or "paired": only persons that belong to a pair
 
-    def serves(self, other: "Selection") -> bool:
-        """Whether a store of this selection holds everything of `other`."""
+    def covers(self, other: "Selection") -> bool:
+        """Whether a store of this selection contains everything that `other` selects."""
         return other.frame_interval % self.frame_interval == 0 and self.persons in ("all", other.persons)
 
 
 @dataclass(frozen=True)
 class SceneDigest:
-    """What identifies a scene's data wherever its folder lies."""
+    """Identifies a scene's data, independently of the folder that it is in."""
 
     labels: str  # sha256 of the annotation file's bytes
     images: str  # sha256 of the image files' names and sizes
@@ -39,22 +37,30 @@ class SceneDigest:
 
 @dataclass(frozen=True)
 class Unit:
-    """A fixed run of frames of one scene, planned before anything is computed; one unit makes one shard."""
+    """A run of frames of one scene, planned before anything is computed. Each unit becomes one shard."""
 
     scene: str
     frames: int
     persons: int
     pairs: int
     digest: str  # of everything that its shard depends on
-    visual_digest: str  # of what its features depend on: all but pairs and labels
-    # known once its shard is committed
+    visual_digest: str  # of everything that its features depend on: all of that but pairs and labels
+    # known once its shard is stored
     shard: str = ""  # file name
     bytes: int = 0
     stored_frames: int = 0
     stored_persons: int = 0
     stored_pairs: int = 0
-    zeros: int = 0  # feature values that are exactly 0
+    zeros: int = 0  # number of feature values that are exactly 0
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)  # kind -> reason -> count
+
+    def planned(self, axis: str) -> int:
+        """The number of planned frames, persons or pairs; `axis` is one of store.tables.AXES."""
+        return int(getattr(self, f"{axis}s"))
+
+    def stored(self, axis: str) -> int:
+        """The number of stored frames, persons or pairs."""
+        return int(getattr(self, f"stored_{axis}s"))
 
 
 Part = TypeVar("Part", Selection, SceneDigest, Unit)
@@ -62,13 +68,13 @@ Part = TypeVar("Part", Selection, SceneDigest, Unit)
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of STORE.json. Without times, host names and paths: the same data gives the same bytes."""
+    """The content of STORE.json. It has no times, host names or paths, so equal data gives equal bytes."""
 
     recipe: Recipe
     selection: Selection
     scenes: dict[str, SceneDigest]
     units: tuple[Unit, ...]
-    weights: str  # where the backbone's weights came from, for people; the recipe holds their checksum
+    weights: str  # the source of the backbone's weights, for information; the recipe contains their checksum
     state: str = BUILDING
     format: int = FORMAT
 
@@ -80,160 +86,117 @@ class Manifest:
 
     @property
     def plan_digest(self) -> str:
-        """The digest of all units as planned."""
+        """The digest of all planned units."""
         return digest([unit.digest for unit in self.units])
 
+    def row_starts(self, axis: str) -> list[int]:
+        """The first stored row of each unit on `axis`, followed by the number of all stored rows."""
+        return list(accumulate((unit.stored(axis) for unit in self.units), initial=0))
+
+    def planned_rows(self) -> dict[str, int]:
+        """The number of planned "frames", "persons" and "pairs"."""
+        return {f"{axis}s": sum(unit.planned(axis) for unit in self.units) for axis in AXES}
+
+    def stored_rows(self) -> dict[str, int]:
+        """The number of stored "frames", "persons" and "pairs"."""
+        return {f"{axis}s": sum(unit.stored(axis) for unit in self.units) for axis in AXES}
+
     def differences(self, wanted: "Manifest") -> list[str]:
-        """One text for each thing in which this store is not the wanted one; recipe and selection first."""
+        """One text for each difference in recipe, selection and scenes, in this order."""
         texts = recipe_differences(self.recipe, wanted.recipe)
-        mine, theirs = asdict(self.selection), asdict(wanted.selection)
-        texts += [f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        texts += value_differences(asdict(self.selection), asdict(wanted.selection))
         return texts + self.scene_differences(wanted)
 
     def scene_differences(self, wanted: "Manifest") -> list[str]:
-        """The scenes that were added, removed or changed since this store was made."""
-        here, there = self.scenes, wanted.scenes
-        both = sorted(set(here) & set(there))
+        """The scenes that `wanted` adds, removes or changes."""
+        old, new = self.scenes, wanted.scenes
+        both = sorted(set(old) & set(new))
         groups = {
-            "added scenes": sorted(set(there) - set(here)),
-            "removed scenes": sorted(set(here) - set(there)),
-            "changed annotations in": [name for name in both if here[name].labels != there[name].labels],
-            "changed images in": [name for name in both if here[name].images != there[name].images],
+            "added scenes": sorted(set(new) - set(old)),
+            "removed scenes": sorted(set(old) - set(new)),
+            "changed annotations in": [name for name in both if old[name].labels != new[name].labels],
+            "changed images in": [name for name in both if old[name].images != new[name].images],
         }
         return [f"{what} {', '.join(names)}" for what, names in groups.items() if names]
 
     def completed(self, units: tuple[Unit, ...]) -> "Manifest":
-        """This manifest with all its shards named."""
+        """This manifest in the complete state, with units that name their shards."""
         return replace(self, units=units, state=COMPLETE)
 
-
-def shard_files(store: Path) -> list[Path]:
-    """Whatever lies in the store's folder of shards under a shard's kind of name, in order."""
-    return sorted((store / "shards").glob("u*.h5"))
+    def covers(self, wanted: "Manifest") -> bool:
+        """Whether a store contains all of `wanted`: same recipe, same data, and an equal or wider selection."""
+        same_data = self.recipe == wanted.recipe and self.scenes == wanted.scenes
+        return same_data and self.selection.covers(wanted.selection)
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Publishes STORE.json. Raises StorageError."""
-    publish(store / NAME, manifest_text(manifest), store / ".tmp")
+    """Writes the STORE.json of the store in folder `store`. Raises StorageError."""
+    paths = StorePaths(store)
+    publish(paths.manifest, manifest_text(manifest), paths.temporary)
 
 
 def manifest_text(manifest: Manifest) -> bytes:
-    """The bytes of STORE.json; its `checksum` covers all the rest, so that no damage of it goes unseen."""
+    """The bytes of STORE.json. Its `checksum` covers all other fields, so any damage is detected."""
     values = asdict(manifest) | {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
     return (json.dumps(values | {"checksum": digest(values)}, indent=1, sort_keys=True) + "\n").encode()
 
 
-def read_manifest(store: Path) -> Manifest:
-    """The manifest of the store in folder `store`, or of the packed store in file `store`.
-
-    Raises:
-        StoreError: there is no store.
-        IntegrityError: STORE.json is damaged, or another version's.
-    """
-    if store.is_file():
-        return parse_manifest(read_header(store).text, store, REMEDY)
-    path = store / NAME
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(f"{store} is no feature store (it has no {NAME}); make one with `stage2 extract`") from error
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error}); {_REMEDY}") from error
-    return parse_manifest(text, path, _REMEDY)
-
-
-def is_store(path: Path) -> bool:
-    """Whether something stands at `path` that calls itself a store, damaged or not."""
-    return is_packed(path) or (path / NAME).exists()
-
-
 def parse_manifest(text: bytes, path: Path, remedy: str) -> Manifest:
-    """The manifest in the bytes of a STORE.json; `path` and `remedy` are for the error.
+    """The manifest in the bytes of a STORE.json; `path` and `remedy` are for the error message.
 
     Raises:
-        IntegrityError: the text is damaged, or another version's.
+        IntegrityError: the text is damaged, or of another format version.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is of another format than {FORMAT}; extract into another --store")
+        raise IntegrityError(f"{path} does not have format {FORMAT}; extract into another --store")
     try:
         manifest = _parse(values)
-        good = manifest_text(manifest) == text
+        intact = manifest_text(manifest) == text
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{path} lacks or misstates {error}; {remedy}") from error
-    if not good:
+        raise IntegrityError(f"{path} has a missing or invalid field: {error}; {remedy}") from error
+    if not intact:
         raise IntegrityError(f"{path} contradicts its own fingerprint or checksum; {remedy}")
     return manifest
 
 
-def read_complete_manifest(store: Path) -> Manifest:
-    """The manifest of a finished store. Raises as `read_manifest`, and IncompleteError where it is unfinished."""
-    manifest = read_manifest(store)
-    if manifest.state != COMPLETE:
-        raise IncompleteError(f"the extraction of {store} has not finished; run the same `stage2 extract` again")
-    return manifest
-
-
 def _parse(values: dict[str, Any]) -> Manifest:
-    """Raises KeyError, TypeError, ValueError or AttributeError where a field is missing or of another type."""
+    """Raises KeyError, TypeError, ValueError or AttributeError if a field is missing or has the wrong type."""
     state = values["state"]
     if state not in (BUILDING, COMPLETE):
-        raise ValueError(f"the state {state!r}")
+        raise ValueError(f"state {state!r}")
     selection = _typed(Selection, values["selection"])
     if selection.frame_interval < 1:
-        raise ValueError("the frame interval")
+        raise ValueError(f"frame_interval {selection.frame_interval}")
     return Manifest(
         recipe=Recipe.from_dict(values["recipe"]),
         selection=selection,
         scenes={name: _typed(SceneDigest, scene) for name, scene in values["scenes"].items()},
-        units=tuple(_unit(unit, state) for unit in values["units"]),
+        units=tuple(_parse_unit(unit, state) for unit in values["units"]),
         weights=str(values["weights"]),
         state=state,
     )
 
 
-def _unit(values: dict[str, Any], state: str) -> Unit:
-    """A unit whose counts are counts and whose shard, where it has one, is named as shards are."""
+def _parse_unit(values: dict[str, Any], state: str) -> Unit:
+    """The unit, after checking that its counts are not negative and that its shard has a shard's name."""
     unit = _typed(Unit, {**values, "skipped": {}})
     skipped = values["skipped"]
     counts = [count for reasons in skipped.values() for count in reasons.values()]
     counts += [value for value in vars(unit).values() if isinstance(value, int)]
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("a unit's counts")
+        raise ValueError("the counts of a unit")
     if (state == COMPLETE or unit.shard) and not SHARD_NAME.fullmatch(unit.shard):
-        raise ValueError(f"the shard name {unit.shard!r}")
+        raise ValueError(f"shard name {unit.shard!r}")
     return replace(unit, skipped=skipped)
 
 
 def _typed(kind: type[Part], values: dict[str, Any]) -> Part:
-    """A `kind` of exactly its fields, each of its own type. Raises ValueError, KeyError or TypeError."""
+    """A `kind` whose fields have their declared types. Raises ValueError, KeyError or TypeError if they do not."""
     for item in fields(kind):
         if type(values[item.name]) is not (get_origin(item.type) or item.type):
             raise ValueError(f"{item.name} of {kind.__name__}")
     return kind(**values)
-
-
-STORES = Path("stores")
-
-
-def store_for(plan: Manifest, folder: Path = STORES) -> Path:
-    """A finished store under `folder`, packed or not, that holds all of `plan`; else the path where its own belongs."""
-    own = folder / f"{plan.recipe.backbone}-{plan.recipe.crop_size}px-{plan.fingerprint[:12]}.store"
-    if (own / "STORE.json").exists():
-        return own
-    for path in sorted([*folder.glob("*.store"), *folder.glob("*.h5")]):
-        try:
-            found = read_manifest(path)
-        except StoreError:  # a damaged neighbour is not ours to judge
-            continue
-        if found.state == COMPLETE and serves(found, plan):
-            return path
-    return own
-
-
-def serves(found: Manifest, plan: Manifest) -> bool:
-    """Whether a store holds all that `plan` asks for: the same recipe and data, its selection or a wider one."""
-    return found.recipe == plan.recipe and found.scenes == plan.scenes and found.selection.serves(plan.selection)

@@ -1,162 +1,141 @@
-"""One file for a whole store: its flat tables as HDF5 datasets behind a header with STORE.json and a sha256.
+"""A packed store: one HDF5 file with the columns of all units, behind a header with STORE.json and a sha256.
 
-Why flat tables and not the shards' bytes: whoever opens the file with h5py finds `visual`, `box`, `pair`, ... of all
-frames, persons and pairs, one dataset each, and needs nothing of ours. Why one checksum over the whole: the file is
-made to be copied, and a copy is whole or it is not. It is laid out as one large shard, so one reader serves both.
+It has one dataset per column (`visual`, `box`, `pair`, ...) rather than shards, so that any program can use it through
+h5py. One checksum covers all bytes, because the file is made to be copied as a whole. Its HDF5 file has the layout of
+one large shard, so both are parsed by the same code.
 
-store.pack writes it. To be read it is held in memory: loading takes about twice its size.
+`store.pack` writes it. Reading needs about twice its size in memory.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.errors import IntegrityError
 from store.files import Bytes
-from store.format.layout import Place, locate, view
+from store.format.layout import ArrayLocation, hdf5_layout, read_array
 from store.format.manifest import Manifest
-from store.format.packed_header import REMEDY, read_whole
-from store.format.shard import DAMAGE, LAYOUT, LIBVER, Shard, assembled, check_rows, fill_file, parse_shard
-from store.format.units import attributes_of
-from store.tables import Floats
+from store.format.packed_header import PACK_AGAIN, read_checked
+from store.format.paths import VERIFY
+from store.format.shard import Shard, check_rows, slice_shard
+from store.format.shard_file import (
+    DATASETS,
+    LIBVER,
+    PARSE_ERRORS,
+    parse_shard,
+    placeholder_features,
+    shard_from_arrays,
+    write_datasets,
+)
+from store.format.units import shard_attributes
+from store.tables import AXES, FEATURES
+
+_BLOCK = 2**20  # bytes
+
+Shards = Callable[[], Iterator[Shard]]  # returns all shards in order; every call reads them again
 
 
 def read_packed(path: Path, manifest: Manifest) -> list[Shard]:
     """The shards of the packed store in file `path`, whose manifest is `manifest`.
 
     Raises:
-        IntegrityError: the file does not match its checksum, or its rows are not those that STORE.json counts.
+        IntegrityError: the file does not match its checksum, or has other rows than its STORE.json says.
     """
-    _, data = read_whole(path)
-    return list(split(manifest, parse_shard(data, path.name), path))
+    return list(split_units(manifest, parse_shard(read_checked(path), path.name), path))
 
 
-def split(manifest: Manifest, whole: Shard, path: Path) -> Iterator[Shard]:
-    """The rows of each unit, as views, renumbered. Raises IntegrityError where STORE.json counts others."""
-    units = manifest.units
-    ends = [
-        list(accumulate((getattr(unit, f"stored_{kind}") for unit in units), initial=0))
-        for kind in ("frames", "persons", "pairs")
-    ]
-    skipped = [sum(sum(reasons.values()) for reasons in unit.skipped.values()) for unit in units]
-    held = [len(whole.frame_name), len(whole.visual), len(whole.pair), len(whole.skipped)]
-    if held != [*(end[-1] for end in ends), sum(skipped)]:
-        raise IntegrityError(f"{path} holds other rows than its STORE.json counts; {REMEDY}")
+def split_units(manifest: Manifest, whole: Shard, path: Path) -> Iterator[Shard]:
+    """The rows of each unit as views, renumbered.
+
+    Raises:
+        IntegrityError: the numbers of rows are not those in STORE.json.
+    """
+    starts = {axis: manifest.row_starts(axis) for axis in AXES}
+    skipped = [sum(sum(reasons.values()) for reasons in unit.skipped.values()) for unit in manifest.units]
+    actual = [len(whole.frame_name), len(whole.visual), len(whole.pair), len(whole.skipped)]
+    if actual != [*(starts[axis][-1] for axis in AXES), sum(skipped)]:
+        raise IntegrityError(f"{path} has other rows than its STORE.json says; {PACK_AGAIN}")
     items = iter(whole.skipped)
-    for number, unit in enumerate(units):
-        frames, persons, pairs = (slice(end[number], end[number + 1]) for end in ends)
-        part = _rows(whole, frames, persons, pairs)
+    for number, unit in enumerate(manifest.units):
+        part = slice_shard(whole, {axis: slice(*starts[axis][number : number + 2]) for axis in AXES})
         if part.frame_offset[-1] != len(part.box) or ((part.pair < 0) | (part.pair >= len(part.box))).any():
-            raise IntegrityError(f"{path} holds rows that reach out of their unit; {REMEDY}")
-        mine = tuple(islice(items, skipped[number]))
-        yield replace(part, scene=unit.scene, skipped=mine, attributes=attributes_of(manifest, unit))
+            raise IntegrityError(f"{path} has rows that refer to another unit; {PACK_AGAIN}")
+        own = tuple(islice(items, skipped[number]))
+        yield replace(part, scene=unit.scene, skipped=own, attributes=shard_attributes(manifest, unit))
 
 
-def _rows(whole: Shard, frames: slice, persons: slice, pairs: slice) -> Shard:
-    flipped = whole.visual_flipped
-    return replace(
-        whole,
-        visual=whole.visual[persons],
-        visual_flipped=None if flipped is None else flipped[persons],
-        box=whole.box[persons],
-        person_id=whole.person_id[persons],
-        frame_name=whole.frame_name[frames],
-        frame_index=whole.frame_index[frames],
-        frame_size=whole.frame_size[frames],
-        frame_offset=whole.frame_offset[frames.start : frames.stop + 1] - persons.start,
-        frame_sha256=whole.frame_sha256[frames],
-        pair=whole.pair[pairs] - persons.start,
-        spatial=whole.spatial[pairs],
-        label=whole.label[pairs],
-    )
-
-
-FEATURES = ("visual", "visual_flipped")
-_BLOCK = 2**20  # bytes
-
-Shards = Callable[[], Iterator[Shard]]  # all shards in order, read anew at each call
-
-
-def nothing(shape: tuple[int, ...], dtype: str) -> Floats:
-    """What stands for features of that shape while they are not in memory: zeros that take none."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def skeleton(shard: Shard, extra: dict[str, Any]) -> BinaryIO:
-    """An HDF5 file in memory with all of `shard` but its features, for which there is room that takes no memory."""
+def hdf5_without_features(shard: Shard, extra: dict[str, NDArray[np.bytes_]]) -> BinaryIO:
+    """An HDF5 file in memory with `shard` and the datasets `extra`. Its features are sparse: they take no memory."""
     content = os.fdopen(os.memfd_create("packed"), "w+b", buffering=0)
     with h5py.File(content, "w", libver=LIBVER) as file:
-        fill_file(file, shard, extra, FEATURES)
+        write_datasets(file, shard, extra, FEATURES)
     return content
 
 
-def body(content: BinaryIO, shards: Shards) -> Iterator[Bytes]:
-    """The bytes of the skeleton `content`, in order, with the features of `shards` in their places.
+def insert_features(content: BinaryIO, shards: Shards) -> Iterator[Bytes]:
+    """The bytes of the HDF5 file `content` in pieces, with the features of `shards` in the space reserved for them.
 
     Raises:
-        IntegrityError: the shards do not fill those places.
+        IntegrityError: the features do not have the reserved size.
     """
-    places = locate(content, FEATURES).arrays
+    locations = hdf5_layout(content, FEATURES).arrays
     position = 0
-    for key, place in sorted(places.items(), key=lambda item: item[1].offset or 0):
-        if place.offset is None:
+    for key, location in sorted(locations.items(), key=lambda item: item[1].offset or 0):
+        if location.offset is None:
             continue
-        yield from _blocks(content, position, place.offset)
-        position = place.offset
+        yield from _blocks(content, position, location.offset)
+        position = location.offset
         for shard in shards():
             rows = getattr(shard, key)
             if rows is None:
-                raise IntegrityError(f"a shard of scene {shard.scene} has no {key}; run `stage2 store verify`")
+                raise IntegrityError(f"a shard of scene {shard.scene} has no {key}; {VERIFY}")
             yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
             position += rows.nbytes
-        if position != place.offset + place.dtype.itemsize * int(np.prod(place.shape)):
-            raise IntegrityError(f"the shards hold other {key} than STORE.json counts; run `stage2 store verify`")
+        if position != location.offset + location.size:
+            raise IntegrityError(f"the shards have other {key} rows than STORE.json says; {VERIFY}")
     yield from _blocks(content, position, content.seek(0, os.SEEK_END))
-
-
-def read_body(file: BinaryIO, name: str) -> tuple[Shard, dict[str, Place]]:
-    """All rows but the features of the packed store open as `file`, as one shard, and where its features lie.
-
-    Raises:
-        IntegrityError: it is none.
-    """
-    try:
-        places = locate(file, LAYOUT)
-        features = {key: place for key, place in places.arrays.items() if key in FEATURES}
-        arrays = {key: _read(file, key, place) for key, place in places.arrays.items() if key not in features}
-        arrays |= {key: nothing(place.shape, place.dtype.str) for key, place in features.items()}
-        whole = assembled(arrays, places.attributes)
-    except DAMAGE as error:
-        raise IntegrityError(f"{name} is no packed store ({error})") from error
-    check_rows(whole, name)
-    return whole, features
-
-
-def with_features(file: BinaryIO, shard: Shard, features: dict[str, Place], start: int) -> Shard:
-    """`shard` with its features, rows `start` and on, as they stand in `file`."""
-    rows = {key: _feature_rows(file, key, place, start, len(shard.box)) for key, place in features.items()}
-    return replace(shard, **rows)
-
-
-def _feature_rows(file: BinaryIO, key: str, place: Place, start: int, count: int) -> Any:
-    width = place.shape[1] * place.dtype.itemsize
-    offset = None if place.offset is None else place.offset + start * width
-    return _read(file, key, Place(place.dtype, (count, place.shape[1]), offset))
-
-
-def _read(file: BinaryIO, key: str, place: Place) -> Any:
-    size = place.dtype.itemsize * int(np.prod(place.shape))
-    content = os.pread(file.fileno(), size, place.offset or 0)
-    offset = None if place.offset is None else 0
-    return view(content, key, replace(place, offset=offset), *LAYOUT[key])
 
 
 def _blocks(content: BinaryIO, start: int, stop: int) -> Iterator[Bytes]:
     for at in range(start, stop, _BLOCK):
         yield os.pread(content.fileno(), min(_BLOCK, stop - at), at)
+
+
+def read_packed_tables(file: BinaryIO, name: str) -> tuple[Shard, dict[str, ArrayLocation]]:
+    """All rows but the features of an open packed store as one shard, and the locations of its features.
+
+    Raises:
+        IntegrityError: the file is not a packed store.
+    """
+    try:
+        layout = hdf5_layout(file, DATASETS)
+        features = {key: location for key, location in layout.arrays.items() if key in FEATURES}
+        arrays = {
+            key: placeholder_features(location.shape, location.dtype)
+            if key in features
+            else read_array(file, key, location, *DATASETS[key])
+            for key, location in layout.arrays.items()
+        }
+        whole = shard_from_arrays(arrays, layout.attributes)
+    except PARSE_ERRORS as error:
+        raise IntegrityError(f"{name} is not a valid packed store ({error})") from error
+    check_rows(whole, name)
+    return whole, features
+
+
+def with_features(file: BinaryIO, shard: Shard, features: dict[str, ArrayLocation], start: int) -> Shard:
+    """`shard` with its features, which are the rows from `start` of the arrays `features` in `file`."""
+    rows: dict[str, Any] = {}
+    for key, location in features.items():
+        dtype, (_, dim), offset = location.dtype, location.shape, location.offset
+        at = None if offset is None else offset + start * dim * dtype.itemsize
+        part = ArrayLocation(dtype, (len(shard.box), dim), at)
+        rows[key] = read_array(file, key, part, *DATASETS[key])
+    return replace(shard, **rows)

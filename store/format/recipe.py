@@ -59,15 +59,16 @@ class Recipe:
         return cls(**values)
 
 
-AnyRecipe = Recipe | Mapping[str, Any]  # a recipe, or the dict of `Recipe.identity` that a checkpoint holds
+AnyRecipe = Recipe | Mapping[str, Any]  # a recipe, or the dict of `Recipe.identity` that a checkpoint contains
 
 
 def recipe_differences(actual: AnyRecipe, wanted: AnyRecipe) -> list[str]:
-    """One text for each field that differs, for example "crop_size 112, not 224"; empty if the recipes are equal.
+    """One text for each field that differs, for example "crop_size 112, not 224"; empty if the recipes are equal."""
+    return value_differences(_as_dict(actual), _as_dict(wanted))
 
-    A field that only one of them has differs.
-    """
-    actual, wanted = _as_dict(actual), _as_dict(wanted)
+
+def value_differences(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One text for each name whose value differs, also if only one of the two has it."""
     pairs = [(name, actual.get(name, "missing"), wanted.get(name, "missing")) for name in {**actual, **wanted}]
     return [f"{name} {value}, not {other}" for name, value, other in pairs if value != other]
 

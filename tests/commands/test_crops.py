@@ -15,7 +15,7 @@ from extract.recipe import crop_recipe
 from extract.repair import repair
 from extract.units.plan import UnitSize
 from store.crops import open_crops
-from store.format.manifest import read_manifest
+from store.open import read_manifest
 from store.pack import pack_store
 from store.verify import verify
 from tests.jobs import extract_store, store_files

@@ -22,7 +22,7 @@ from extract.images.crops import crop_people
 from extract.images.read import read_frame
 from store.crops import open_crops
 from store.files import publish
-from store.format.manifest import read_manifest
+from store.open import read_manifest
 from store.reader import load_store
 from store.verify import verify
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, repair_store, store_files

@@ -17,7 +17,7 @@ import extract.units.stream
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone
 from store.files import sha256
-from store.format.shard import read_shard
+from store.format.shard_file import read_shard
 from store.reader import load_store
 from tests.jobs import extract_store, store_files
 from tests.jrdb_folder import SIZE, read_labels

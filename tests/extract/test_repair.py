@@ -13,7 +13,8 @@ from configs.errors import IncompleteError, IntegrityError, MismatchError, Store
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.units.plan import DEFAULT_UNIT_SIZE
-from store.format.manifest import read_manifest, write_manifest
+from store.format.manifest import write_manifest
+from store.open import read_manifest
 from store.pack import pack_store
 from store.verify import verify
 from tests.jobs import copy_dataset, extract_store, repair_store, store_files
@@ -106,7 +107,7 @@ def test_a_manifest_is_not_rebuilt_from_other_data_or_weights(path: Path, data: 
         file.write_bytes(b"x")
     with pytest.raises(IntegrityError, match="do not contain a common recipe"):
         repair_store(path, data)
-    with pytest.raises(StoreError, match="no feature store"):
+    with pytest.raises(StoreError, match="not a feature store"):
         repair_store(data, data)
 
 

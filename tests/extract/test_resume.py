@@ -18,7 +18,7 @@ from configs.errors import (
     StorageError,
 )
 from extract.backbones.weights import LoadedBackbone
-from store.format.manifest import read_manifest
+from store.open import read_manifest
 from store.reader import load_store, store_info
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, extract_store, store_files
 

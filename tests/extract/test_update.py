@@ -13,7 +13,7 @@ from configs.extraction_config import ExtractionConfig
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone
 from extract.job import extract_with, requested_manifest
-from store.format.manifest import store_for
+from store.find import find_store
 from store.reader import load_store, store_info
 from store.tables import Features
 from tests.jobs import copy_dataset, extract_store, store_files
@@ -104,7 +104,7 @@ def test_a_store_of_more_frames_or_persons_is_reused(
         config = ExtractionConfig(
             data_path=str(data), weights="random", crop_size=32, num_workers=0, device="cpu", **settings
         )
-        assert store_for(requested_manifest(config, loaded)) == Path("stores/mine.store")
+        assert find_store(requested_manifest(config, loaded)) == Path("stores/mine.store")
         summary = extract_with(config, loaded)
         assert (summary.store, summary.statistics.frames_decoded) == (Path("stores/mine.store"), 0)
 

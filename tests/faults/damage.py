@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import Stage2Error
-from store.format.manifest import read_manifest
+from store.open import read_manifest
 from store.pack import pack_store
 from store.reader import load_store
 from store.writer import open_for_writing

@@ -41,7 +41,7 @@ def annotations(folder: Path) -> Loader:
 
 def shards(folder: Path) -> Loader:
     """The bytes of a shard. Its checksum is not checked here, so that the parser is tested alone."""
-    from store.format.shard import parse_shard, shard_file, shard_image
+    from store.format.shard_file import parse_shard, shard_file, shard_image
     from tests.faults.workload import shard_of
 
     path = folder / "u.h5"
@@ -54,7 +54,8 @@ def shards(folder: Path) -> Loader:
 
 def manifests(folder: Path) -> Loader:
     """STORE.json of an unfinished and of a finished store."""
-    from store.format.manifest import manifest_text, read_manifest
+    from store.format.manifest import manifest_text
+    from store.open import read_manifest
     from tests.faults.damage import make_store
     from tests.faults.workload import make_plan
 
@@ -64,7 +65,7 @@ def manifests(folder: Path) -> Loader:
 
 def packed(folder: Path) -> Loader:
     """A packed store with a valid checksum over the changed bytes."""
-    from store.format.packed_header import header_of, read_header
+    from store.format.packed_header import make_header, read_header
     from store.pack import pack_store
     from store.reader import load_store
     from tests.faults.damage import make_store
@@ -74,7 +75,7 @@ def packed(folder: Path) -> Loader:
     data, header = path.read_bytes(), read_header(path)
 
     def load() -> object:
-        path.write_bytes(header_of(header.text, [path.read_bytes()]) + path.read_bytes())
+        path.write_bytes(make_header(header.text, [path.read_bytes()]) + path.read_bytes())
         return load_store(path)
 
     return Loader(path, load, (data[header.size :],))

@@ -18,8 +18,9 @@ from configs.errors import IncompleteError, IntegrityError, StoreError
 from extract.backbones.weights import load_backbone
 from store.crops import open_crops
 from store.files import sha256
-from store.format.manifest import BUILDING, read_manifest, write_manifest
-from store.format.shard import matches, read_shard, shard_image
+from store.format.manifest import BUILDING, write_manifest
+from store.format.shard_file import read_shard, shard_image, shard_is_intact
+from store.open import read_manifest
 from store.reader import load_store
 from tests.jobs import extract_store
 from tests.jrdb_folder import write_folder
@@ -105,9 +106,9 @@ def test_threads_read_the_same_and_each_shard_is_checked_once(
     def slow(file: Path) -> bool:
         checked.append(file)
         time.sleep(0.02)  # while the other threads come
-        return matches(file)
+        return shard_is_intact(file)
 
-    monkeypatch.setattr(store.crops, "matches", slow)
+    monkeypatch.setattr(store.crops, "shard_is_intact", slow)
     crops = open_crops(path)
     assert checked == []
     rng = np.random.default_rng(0)
@@ -190,17 +191,17 @@ def _put(path: Path, number: int, data: bytes) -> None:
 
 
 def test_what_has_no_crops_is_refused(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no feature store"):
+    with pytest.raises(StoreError, match="not a feature store"):
         open_crops(tmp_path)
     manifest = read_manifest(path / "crops")
     write_manifest(path / "crops", replace(manifest, state=BUILDING))
     with pytest.raises(IncompleteError):
         open_crops(path)
     write_manifest(path / "crops", replace(manifest, recipe=replace(manifest.recipe, visual_dim=12)))
-    with pytest.raises(IntegrityError, match="does not hold any"):
+    with pytest.raises(IntegrityError, match="has none"):
         open_crops(path)
     (path / "crops").rename(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"no crops beside its features.*with --crops"):
+    with pytest.raises(StoreError, match=r"no crops.*with --crops"):
         open_crops(path)
 
 
@@ -208,6 +209,6 @@ def test_other_rows_than_the_features_are_refused(path: Path) -> None:
     manifest = read_manifest(path)
     unit = replace(manifest.units[0], stored_persons=manifest.units[0].stored_persons - 1)
     write_manifest(path, replace(manifest, units=(unit, *manifest.units[1:])))
-    with pytest.raises(StoreError, match="39 persons stored, not 40"):
+    with pytest.raises(StoreError, match="persons 39, not 40"):
         open_crops(path)
     assert len(open_crops(path / "crops").tables.box) == len(load_store(path / "crops").visual) == PEOPLE

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import store.format.units
-from store.format.units import scan
+from store.format.units import Scan, scan
 
 ODD = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 65504.0, -65504.0, 6e-8, 1.0]  # the largest and smallest of float16
 
@@ -16,9 +15,7 @@ ODD = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 65504.0, -65504.0, 6e-8, 1.0
 def test_zeros_and_finiteness_are_numpys(odd: list[float], ordinary: int, dtype: str) -> None:
     values = np.array([*odd, *np.linspace(1, 2, ordinary)], dtype)
     rows = np.random.default_rng(0).permutation(values).reshape(-1, 1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.format.units, "_BLOCK", 7)  # several blocks, the last one short
-        seen = scan(rows)
+    seen = scan(rows, block=7)  # several blocks, the last one short
     assert seen.zeros == np.count_nonzero(rows == 0)
     assert seen.finite == np.isfinite(rows).all()
 
@@ -29,4 +26,4 @@ def test_every_block_is_seen(at: int) -> None:
     rows[at] = np.nan
     assert not scan(rows).finite
     rows[at] = -0.0
-    assert scan(rows) == store.format.units.Scan(1, True)
+    assert scan(rows) == Scan(1, True)

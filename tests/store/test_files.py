@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import IntegrityError, StorageError
-from store.files import publish, sha256, staged
+from store.files import publish, publish_after_check, sha256
 
 OLD, NEW = b"old content", bytes(range(256)) * 50
 
@@ -153,7 +153,7 @@ def test_sha256_of_the_empty_string() -> None:
 @pytest.mark.parametrize("error", [IntegrityError("not so"), KeyboardInterrupt()])
 def test_what_the_look_at_it_refuses_is_not_published(tmp_path: Path, error: BaseException) -> None:
     path = target(tmp_path)
-    with pytest.raises(type(error)), staged(path, lambda: [NEW[:100], NEW[100:]]) as written:
+    with pytest.raises(type(error)), publish_after_check(path, lambda: [NEW[:100], NEW[100:]]) as written:
         assert written.read_bytes() == NEW
         assert path.read_bytes() == OLD
         raise error
@@ -170,6 +170,6 @@ def test_pieces_are_asked_for_anew_after_a_failed_fsync(tmp_path: Path, monkeypa
             raise OSError(errno.EIO, "I/O error")
 
     monkeypatch.setattr(os, "fsync", failing_once)
-    with staged(path, lambda: iter([NEW[:100], NEW[100:]])):
+    with publish_after_check(path, lambda: iter([NEW[:100], NEW[100:]])):
         pass
     assert path.read_bytes() == NEW

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import IntegrityError
-from store.format.shard import parse_shard, shard_file, shard_image
+from store.format.shard_file import parse_shard, shard_file, shard_image
 from tests.stores import SIZES, assert_equal, make_shard
 
 FILE = shard_file(make_shard(2, 2, 2, 2, dim=2))

@@ -15,14 +15,15 @@ import pytest
 import store.pack
 from configs.errors import IncompleteError, IntegrityError, StoreError
 from store.files import Bytes
-from store.format.manifest import read_manifest, store_for
-from store.format.packed import Shards, body
-from store.format.packed_header import header_of
+from store.find import find_store, is_finished
+from store.format.packed import Shards, insert_features
+from store.format.packed_header import make_header
 from store.format.shard import Shard
+from store.open import read_manifest
 from store.pack import pack_store
 from store.reader import load_store, store_info
 from store.verify import verify
-from store.writer import finished, open_for_writing
+from store.writer import open_for_writing
 from tests.stores import fill, make_plan, shard_of
 
 
@@ -61,11 +62,11 @@ def test_anybody_reads_it_with_h5py(folder: Path, packed: Path) -> None:
 
 
 def test_it_takes_the_stores_place(packed: Path, tmp_path: Path) -> None:
-    assert finished(packed, make_plan())
-    assert finished(packed, make_plan(frame_interval=2))
+    assert is_finished(packed, make_plan())
+    assert is_finished(packed, make_plan(frame_interval=2))
     (tmp_path / "stores").mkdir()
     packed.rename(tmp_path / "stores" / "any.h5")
-    assert store_for(make_plan(), tmp_path / "stores") == tmp_path / "stores" / "any.h5"
+    assert find_store(make_plan(), tmp_path / "stores") == tmp_path / "stores" / "any.h5"
 
 
 def test_it_is_never_written_to(packed: Path) -> None:
@@ -109,7 +110,7 @@ def test_every_flipped_bit_and_every_cut_is_found(packed: Path) -> None:
             with pytest.raises(StoreError):
                 load_store(packed)
             with pytest.raises(StoreError):  # not False: nothing is ever computed into a packed file
-                if not finished(packed, make_plan()):
+                if not is_finished(packed, make_plan()):
                     raise StoreError("so far gone that it is no store")
             with suppress(StoreError):  # so far gone that nothing says what it was
                 assert verify(packed).faults
@@ -129,7 +130,7 @@ def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path)
     body = (folder.parent / "less.h5").read_bytes()
     with h5py.File(folder.parent / "less.h5", "r") as file:
         size = file.userblock_size
-    packed.write_bytes(header_of((folder / "STORE.json").read_bytes(), [body[size:]]) + body[size:])
+    packed.write_bytes(make_header((folder / "STORE.json").read_bytes(), [body[size:]]) + body[size:])
     with pytest.raises(IntegrityError, match="other rows"):
         load_store(packed)
 
@@ -154,9 +155,9 @@ def test_what_packing_would_change_is_not_published(
             visual[3, 3] = -visual[3, 3]
             return replace(shard, visual=visual)
 
-        return body(content, lambda: (changed(shard) for shard in shards()))
+        return insert_features(content, lambda: (changed(shard) for shard in shards()))
 
-    monkeypatch.setattr(store.pack, "body", careless)
+    monkeypatch.setattr(store.pack, "insert_features", careless)
     with pytest.raises(IntegrityError, match="packing changed rows"):
         pack_store(folder, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()

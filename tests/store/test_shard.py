@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from configs.errors import IntegrityError
 from store.files import sha256
-from store.format.shard import Skipped, matches, parse_shard, read_shard, shard_image
+from store.format.shard import Skipped
+from store.format.shard_file import parse_shard, read_shard, shard_image, shard_is_intact
 from tests.stores import SIZES, assert_equal, make_shard
 
 
@@ -52,7 +53,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         flipped = bytearray(image)
         flipped[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
-        assert not matches(path)
+        assert not shard_is_intact(path)
         with pytest.raises(IntegrityError, match="checksum"):
             read_shard(path)
 
@@ -73,7 +74,7 @@ def test_a_missing_shard_a_folder_and_a_fifo_are_refused(tmp_path: Path) -> None
     os.mkfifo(fifo)
     folder.mkdir()
     for path in (fifo, folder, tmp_path / "u3-x.h5"):
-        assert not matches(path)
+        assert not shard_is_intact(path)
         with pytest.raises(IntegrityError, match="cannot be read"):
             read_shard(path)
 

@@ -17,18 +17,13 @@ from hypothesis import strategies as st
 
 from configs.errors import IncompleteError, IntegrityError, LockedError, MismatchError, Stage2Error, StoreError
 from store.files import sha256
-from store.format.manifest import (
-    SceneDigest,
-    Selection,
-    read_manifest,
-    serves,
-    store_for,
-    write_manifest,
-)
+from store.find import find_store, is_finished
+from store.format.manifest import SceneDigest, Selection, write_manifest
 from store.format.recipe import digest
+from store.open import read_manifest
 from store.pack import pack_store
 from store.reader import load_store, store_info
-from store.writer import StoreWriter, finished, open_for_writing
+from store.writer import StoreWriter, open_for_writing
 from tests.stores import DAMAGE, RECIPE, UNITS, fill, make_plan, shard_of
 
 
@@ -108,8 +103,8 @@ def test_a_second_writer_is_refused_with_exit_code_75(tmp_path: Path) -> None:
     with open_for_writing(path, make_plan()), pytest.raises(LockedError) as error, open_for_writing(path, make_plan()):
         pass
     assert error.value.exit_code == 75
-    holder = "import sys, time\nfrom pathlib import Path\nfrom store.files import locked\n"
-    holder += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    holder = "import sys, time\nfrom pathlib import Path\nfrom store.files import exclusive_lock\n"
+    holder += "with exclusive_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     command = [sys.executable, "-c", holder, str(path / ".lock")]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -130,7 +125,7 @@ def test_damage_is_found_and_that_unit_alone_computed_again(
     fill(path, make_plan(), most)
     shard = sorted((path / "shards").iterdir())[1]
     DAMAGE[kind](shard)
-    assert not finished(path, make_plan())
+    assert not is_finished(path, make_plan())
     if most == UNITS:
         with pytest.raises(IntegrityError, match=shard.name):
             load_store(path)
@@ -143,7 +138,7 @@ def test_a_lost_folder_of_shards_is_computed_again(tmp_path: Path, whole: dict[s
     path = tmp_path / "a.store"
     fill(path, make_plan())
     (path / "shards").rename(tmp_path / "elsewhere")
-    assert not finished(path, make_plan())
+    assert not is_finished(path, make_plan())
     assert fill(path, make_plan()) == UNITS
     assert content(path) == whole
 
@@ -218,9 +213,9 @@ def test_what_is_no_store_is_refused_untouched(tmp_path: Path) -> None:
         assert str(path) in str(error.value)
         assert snapshot(path) == before
     for path in (file, folder, tmp_path / "nothing"):
-        assert not finished(path, make_plan())
+        assert not is_finished(path, make_plan())
         for read in (load_store, store_info):
-            with pytest.raises(StoreError, match="no feature store"):
+            with pytest.raises(StoreError, match="not a feature store"):
                 read(path)
 
 
@@ -302,16 +297,16 @@ def test_a_store_serves_the_multiples_of_its_interval(tmp_path: Path, mine: int,
     path.parent.mkdir()
     fill(path, make_plan(frame_interval=mine))
     plan = make_plan(frame_interval=wanted)
-    assert serves(read_manifest(path), plan) == good
-    assert finished(path, plan) == good
-    assert (store_for(plan, tmp_path / "stores") == path) == good
+    assert read_manifest(path).covers(plan) == good
+    assert is_finished(path, plan) == good
+    assert (find_store(plan, tmp_path / "stores") == path) == good
 
 
 def test_selections_of_persons() -> None:
     everyone, paired = Selection(1, "all"), Selection(1, "paired")
-    assert everyone.serves(paired)
-    assert paired.serves(paired)
-    assert not paired.serves(everyone)
+    assert everyone.covers(paired)
+    assert paired.covers(paired)
+    assert not paired.covers(everyone)
 
 
 def test_an_unfinished_or_damaged_neighbour_is_passed_over(tmp_path: Path) -> None:
@@ -320,8 +315,8 @@ def test_an_unfinished_or_damaged_neighbour_is_passed_over(tmp_path: Path) -> No
     (tmp_path / "b.store" / "STORE.json").write_bytes(b"\xff")
     (tmp_path / "c.store").write_text("x")
     fill(tmp_path / "d.store", make_plan())
-    assert store_for(make_plan(), tmp_path) == tmp_path / "d.store"
-    assert store_for(replace(make_plan(), recipe=replace(RECIPE, views=2)), tmp_path).parent == tmp_path
+    assert find_store(make_plan(), tmp_path) == tmp_path / "d.store"
+    assert find_store(replace(make_plan(), recipe=replace(RECIPE, views=2)), tmp_path).parent == tmp_path
 
 
 def paths_of(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -357,7 +352,7 @@ def test_a_hostile_manifest_is_read_or_refused(
         except (ValueError, TypeError, KeyError):
             pass
     (path / "STORE.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-    for call in (store_info, load_store, lambda store: finished(store, make_plan()), lambda s: fill(s, make_plan())):
+    for call in (store_info, load_store, lambda store: is_finished(store, make_plan()), lambda s: fill(s, make_plan())):
         try:
             call(path)
         except Stage2Error as error:
@@ -410,11 +405,11 @@ def test_shards_are_named_by_their_bytes(whole: dict[str, bytes]) -> None:
 def test_a_damaged_store_that_holds_more_than_is_asked_for_is_said_to_be_damaged(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.store"
     fill(path, make_plan())
-    assert finished(path, make_plan(frame_interval=2))
+    assert is_finished(path, make_plan(frame_interval=2))
     DAMAGE[kind](sorted((path / "shards").iterdir())[1])
     with pytest.raises(IntegrityError, match=rf"is damaged \(1 of {UNITS} shards\).*stage2 store repair"):
-        finished(path, make_plan(frame_interval=2))
-    assert not finished(path, make_plan())  # which an extraction mends
+        is_finished(path, make_plan(frame_interval=2))
+    assert not is_finished(path, make_plan())  # which an extraction mends
 
 
 def test_a_damaged_packed_store_is_said_to_be_damaged(tmp_path: Path) -> None:
@@ -424,7 +419,7 @@ def test_a_damaged_packed_store_is_said_to_be_damaged(tmp_path: Path) -> None:
     image[-1] ^= 1
     (tmp_path / "a.h5").write_bytes(image)
     with pytest.raises(IntegrityError, match="pack it again"):
-        finished(tmp_path / "a.h5", make_plan())
+        is_finished(tmp_path / "a.h5", make_plan())
 
 
 def test_a_shard_that_a_writer_removes_while_a_reader_counts_is_no_crash(

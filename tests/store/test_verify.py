@@ -12,8 +12,10 @@ import pytest
 import cli
 import store.verify
 from configs.errors import IntegrityError, StoreError
-from store.format.manifest import manifest_text, read_manifest, write_manifest
-from store.format.shard import Shard, read_shard
+from store.format.manifest import manifest_text, write_manifest
+from store.format.shard import Shard
+from store.format.shard_file import read_shard
+from store.open import read_manifest
 from store.reader import load_store
 from store.verify import verify
 from tests.stores import DAMAGE, UNITS, fill, forge, make_plan, shard_of, shard_path, with_row
@@ -117,7 +119,7 @@ def test_an_unfinished_store_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_no_store_and_a_damaged_manifest(tmp_path: Path, path: Path) -> None:
-    with pytest.raises(StoreError, match="no feature store"):
+    with pytest.raises(StoreError, match="not a feature store"):
         verify(tmp_path / "none")
     text = manifest_text(read_manifest(path))
     rng = np.random.default_rng(0)
@@ -148,11 +150,11 @@ def test_skipped_items_are_listed_beside_the_shards(path: Path) -> None:
 
 def test_a_store_with_a_view_too_many_or_too_few_is_not_loaded(path: Path, tmp_path: Path) -> None:
     forge(path, 1, lambda shard: replace(shard, visual_flipped=shard.visual))
-    with pytest.raises(IntegrityError, match="other features than the recipe says"):
+    with pytest.raises(IntegrityError, match="other features than its recipe says"):
         load_store(path)
     manifest = read_manifest(path)
     write_manifest(path, replace(manifest, recipe=replace(manifest.recipe, views=2)))
-    with pytest.raises(IntegrityError, match="other features than the recipe says"):
+    with pytest.raises(IntegrityError, match="other features than its recipe says"):
         load_store(path)
 
 

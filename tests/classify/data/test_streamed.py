@@ -21,7 +21,7 @@ from configs.train_options import TrainOptions
 from extract.backbones.weights import load_backbone
 from extract.job import extract_with
 from extract.units.plan import UnitSize
-from store.reader import StoredFeatures, load_store, open_stored
+from store.reader import StoredFeatures, load_store, open_stored_features
 from store.tables import Features
 from tests.factories import small_config
 from tests.jrdb_folder import write_folder
@@ -65,7 +65,7 @@ def samples(batches: list[PairBatch]) -> list[tuple[bytes, ...]]:
 @pytest.mark.parametrize("window", [1, 3, 1000])
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_an_epoch_has_each_sample_once_in_full_batches(path: Path, window: int, batch_size: int) -> None:
-    features, stored = load_store(path), open_stored(path)
+    features, stored = load_store(path), open_stored_features(path)
     split = all_pairs(features)
     source = StreamedFeatures(stored, CPU, window).source(stored.tables, split, batch_size)
     batches = list(source.epoch(torch.Generator().manual_seed(1)))
@@ -81,7 +81,7 @@ def test_an_epoch_has_each_sample_once_in_full_batches(path: Path, window: int, 
 
 
 def test_without_shuffling_it_equals_the_cached_source(path: Path) -> None:
-    features, stored = load_store(path), open_stored(path)
+    features, stored = load_store(path), open_stored_features(path)
     split = all_pairs(features)
     streamed = StreamedFeatures(stored, CPU, 2).source(stored.tables, split, 9)
     cached = CachedFeatures.load(features, CPU).source(features.tables, split, 9)
@@ -89,7 +89,7 @@ def test_without_shuffling_it_equals_the_cached_source(path: Path) -> None:
 
 
 def test_windows_mix_their_units_and_epochs_differ(path: Path) -> None:
-    features, stored = load_store(path), open_stored(path)
+    features, stored = load_store(path), open_stored_features(path)
     split = all_pairs(features)
     source = StreamedFeatures(stored, CPU, 4).source(stored.tables, split, 8)
     generator = torch.Generator().manual_seed(1)
@@ -107,7 +107,7 @@ def test_windows_mix_their_units_and_epochs_differ(path: Path) -> None:
 
 
 def test_a_balanced_epoch_draws_as_often_as_there_are_samples(path: Path) -> None:
-    features, stored = load_store(path), open_stored(path)
+    features, stored = load_store(path), open_stored_features(path)
     split = all_pairs(features)
     imbalanced = Split("train", split.pairs, np.where(np.arange(len(split.pairs)) < 3, 1, 0))
     source = StreamedFeatures(stored, CPU, 3).source(stored.tables, imbalanced, 8, balanced=True)
@@ -117,7 +117,7 @@ def test_a_balanced_epoch_draws_as_often_as_there_are_samples(path: Path) -> Non
 
 
 def test_chunks_are_the_features_of_the_persons(path: Path) -> None:
-    features, stored = load_store(path), open_stored(path)
+    features, stored = load_store(path), open_stored_features(path)
     persons = np.unique(np.random.default_rng(0).integers(0, len(features.visual), 60))
     for source in (StreamedFeatures(stored, CPU, 1), CachedFeatures.load(features, CPU)):
         assert torch.equal(torch.cat(list(source.chunks(persons))), torch.from_numpy(features.visual[persons]))
@@ -126,12 +126,12 @@ def test_chunks_are_the_features_of_the_persons(path: Path) -> None:
 def test_features_that_fit_are_loaded_into_memory(path: Path) -> None:
     assert isinstance(open_features(path, CPU, 0.0), Features)
     assert isinstance(open_features(path, CPU, 1e-6), StoredFeatures)
-    assert StreamedFeatures.within(open_stored(path), CPU, 1.0).window == 1
+    assert StreamedFeatures.within(open_stored_features(path), CPU, 1.0).window == 1
 
 
 def test_a_shard_damaged_between_epochs_raises(path: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(path, tmp_path / "copy")
-    stored = open_stored(copy)
+    stored = open_stored_features(copy)
     split = all_pairs(load_store(copy))
     source = StreamedFeatures(stored, CPU, 1).source(stored.tables, split, 8)
     list(source.epoch())

@@ -1,0 +1,66 @@
+"""The names of a store's files, and the advice that errors about them give."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARD_NAME = re.compile(r"u[0-9]{8,}-[0-9a-f]{64}\.h5")
+
+EXTRACT = "run the same `stage2 extract` again"
+VERIFY = "run `stage2 store verify`"
+REPAIR = "run `stage2 store repair` or extract again"
+
+
+@dataclass(frozen=True)
+class StorePaths:
+    """The files and folders of the store in folder `root`."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """STORE.json, which describes the store and names its shards."""
+        return self.root / "STORE.json"
+
+    @property
+    def skipped(self) -> Path:
+        """The list of planned items that could not be stored, one JSON object per line."""
+        return self.root / "skipped.jsonl"
+
+    @property
+    def shards(self) -> Path:
+        """The folder of shards."""
+        return self.root / "shards"
+
+    @property
+    def temporary(self) -> Path:
+        """The folder of files that are not published yet."""
+        return self.root / ".tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """The folder to which damaged files are moved."""
+        return self.root / "quarantine"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a writer locks."""
+        return self.root / ".lock"
+
+    def shard(self, name: str) -> Path:
+        """The shard with the file name `name`."""
+        return self.shards / name
+
+    def shard_files(self) -> list[Path]:
+        """Every file in the folder of shards that is named like one, sorted; some may be damaged or left over."""
+        return sorted(self.shards.glob("u*.h5"))
+
+
+def shard_name(number: int, sha256: str) -> str:
+    """The file name of unit `number`'s shard, whose bytes have this sha256."""
+    return f"u{number:08d}-{sha256}.h5"
+
+
+def checksum_in_name(shard: Path) -> str:
+    """The sha256 that a shard's file name promises."""
+    return shard.stem.partition("-")[2]
