@@ -1,21 +1,22 @@
 """The recipes of this project's stores: everything that determines the numbers in a row."""
 
+from functools import partial
+
 from extract.backbones.weights import LoadedBackbone, state_sha256
 from extract.images.crops import BOX_RULE, INTERPOLATION, PADDING
 from store.format.recipe import CROPS, PIXEL_DTYPE, Recipe
 
+_recipe = partial(Recipe, padding=PADDING, box_rule=BOX_RULE, interpolation=INTERPOLATION)
+
 
 def feature_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, precision: str) -> Recipe:
     """Returns the recipe of a store of features: `loaded.backbone` on crops of `crop_size` pixels."""
-    return Recipe(
+    return _recipe(
         backbone=loaded.backbone.name,
         layer=loaded.backbone.layer,
         weights_sha256=loaded.sha256,
         visual_dim=loaded.backbone.out_dim,
         crop_size=crop_size,
-        padding=PADDING,
-        box_rule=BOX_RULE,
-        interpolation=INTERPOLATION,
         normalisation=loaded.backbone.normalisation,
         precision=precision,
         dtype=dtype,
@@ -25,15 +26,12 @@ def feature_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: in
 
 def crop_recipe(crop_size: int) -> Recipe:
     """Returns the recipe of a store of crops: each row is one crop's uint8 pixels in (3, S, S) order."""
-    return Recipe(
+    return _recipe(
         backbone=CROPS,
         layer="pixels",
         weights_sha256=state_sha256({}),
         visual_dim=3 * crop_size**2,
         crop_size=crop_size,
-        padding=PADDING,
-        box_rule=BOX_RULE,
-        interpolation=INTERPOLATION,
         normalisation="none",
         precision="float32",
         dtype=PIXEL_DTYPE,

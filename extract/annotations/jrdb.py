@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from extract.annotations.objects import FrameObjects, load_labels, read_objects
+from extract.annotations.spatial import SPATIAL_DIM
 from extract.images.read import FrameError
 from store.format.manifest import SceneDigest
 from store.format.recipe import digest
@@ -166,7 +167,7 @@ def _build_tables(scene: str, frames: list[FrameObjects]) -> Tables:
         person_id=np.array(list(chain.from_iterable(f.ids for f in frames)), np.int64),
         pair=rows + offset[pair_frame][:, None],
         pair_frame=pair_frame,
-        spatial=np.zeros((len(pairs), 8), np.float32),
+        spatial=np.zeros((len(pairs), SPATIAL_DIM), np.float32),
         label=np.array([label_index[labels] for *_, labels in pairs], np.int32),
         label_sets=tuple(label_sets),
     )

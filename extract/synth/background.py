@@ -52,14 +52,14 @@ def _draw_panorama(scene: str, rng: np.random.Generator) -> Floats:
     top = float(rng.uniform(6, 10)) if outdoors else float(rng.uniform(2.8, 3.8))
     picture = _draw_sky(rng) if outdoors else _draw_ceiling(rng, top)
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
-    skyline = top + (np.round(3 * _random_wave(rng, WIDTH, 9)) if outdoors else 0.0)
+    skyline = top + (np.round(3 * _random_wave(rng, 9)) if outdoors else 0.0)
     up = 1.0 + (HORIZON - rows) * wall.distance / FOCAL  # (H, W): metres above the ground on the wall
     walls = _draw_walls(rng, wall, up, outdoors)
     _blend(picture, walls, np.clip((skyline - up) * FOCAL / wall.distance, 0, 1))
     _blend(picture, _draw_ground(rng, rows, outdoors), np.clip(-up * FOCAL / wall.distance, 0, 1))
     if outdoors:
         _draw_plants(picture, rng)
-    light = 1.0 + 0.12 * _random_wave(rng, WIDTH, 3)
+    light = 1.0 + 0.12 * _random_wave(rng, 3)
     picture *= (light * rng.uniform(0.72, 1.06)).astype(np.float32)
     picture *= rng.uniform(0.93, 1.07, (3, 1, 1)).astype(np.float32)  # light colour
     return np.clip(picture, 0, 255)
@@ -75,9 +75,9 @@ def _draw_colour(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Float
     return np.clip(base + rng.normal(0, 9, 3), 0, 255).astype(np.float32)[:, None, None]
 
 
-def _random_wave(rng: np.random.Generator, count: int, waves: int) -> Floats:
-    """Returns a random periodic curve (count,) with a maximum magnitude of 1."""
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+def _random_wave(rng: np.random.Generator, waves: int) -> Floats:
+    """Returns a random periodic curve (WIDTH,), a sum of `waves` sines, with a maximum magnitude of 1."""
+    angle = np.linspace(0, 2 * np.pi, WIDTH, endpoint=False)
     order = np.arange(1, waves + 1)[:, None]
     phase, size = rng.uniform(0, 2 * np.pi, (waves, 1)), rng.uniform(0.3, 1, (waves, 1))
     curve = (size * np.sin(order * angle + phase)).sum(0)
@@ -96,7 +96,7 @@ def _smooth_noise(rng: np.random.Generator, cell: int) -> Floats:
 
 
 def _trace_walls(half_x: float, half_y: float, turn: float) -> Wall:
-    """Returns the walls of a rectangular room of 2 half_x by 2 half_y metres around the camera."""
+    """Returns the walls of a room of 2 half_x by 2 half_y metres around the camera, turned by `turn` radians."""
     angle = np.arange(WIDTH) / FOCAL + turn
     to_x = half_x / np.maximum(np.abs(np.cos(angle)), 1e-6)
     to_y = half_y / np.maximum(np.abs(np.sin(angle)), 1e-6)
@@ -107,10 +107,8 @@ def _trace_walls(half_x: float, half_y: float, turn: float) -> Wall:
 
 
 def _draw_sky(rng: np.random.Generator) -> Floats:
-    high, low = (
-        _draw_colour(rng, ((110, 160, 220), (150, 180, 210))),
-        _draw_colour(rng, ((214, 226, 236), (236, 224, 206))),
-    )
+    high = _draw_colour(rng, ((110, 160, 220), (150, 180, 210)))
+    low = _draw_colour(rng, ((214, 226, 236), (236, 224, 206)))
     fade = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None].clip(0, 0.4) / 0.4
     cloud = np.clip(_smooth_noise(rng, 94) + 0.5 * _smooth_noise(rng, 40) - 0.1, 0, 0.8)
     sky = high + fade * (low - high)
@@ -144,15 +142,15 @@ def _draw_ground(rng: np.random.Generator, rows: Floats, outdoors: bool) -> Floa
     size = float(rng.uniform(0.5, 1.1))
     kind = int(rng.integers(3))
     if kind == 0:  # tiles
-        mark = ((np.floor(east / size) + np.floor(north / size)) % 2) * 2 - 1
+        texture = ((np.floor(east / size) + np.floor(north / size)) % 2) * 2 - 1
     elif kind == 1:  # boards
-        mark = np.sin(np.floor(east / (0.4 * size)) * 12.9) + 0.3 * np.sin(9 * east)
+        texture = np.sin(np.floor(east / (0.4 * size)) * 12.9) + 0.3 * np.sin(9 * east)
     else:  # carpet, gravel or grass
-        mark = _smooth_noise(rng, 5) + _smooth_noise(rng, 20)
+        texture = _smooth_noise(rng, 5) + _smooth_noise(rng, 20)
     far = np.clip((rows - HORIZON) / 90, 0.15, 1.0)  # fine patterns fade with the distance
     lawn: tuple[Colour, ...] = ((112, 138, 78), (96, 122, 74))
     base = _draw_colour(rng, lawn if outdoors and kind == 2 else _GROUND)
-    return np.asarray(base * (1 + 0.11 * far * mark + 0.05 * _smooth_noise(rng, 8)) * (0.82 + 0.2 * far), np.float32)
+    return np.asarray(base * (1 + 0.11 * far * texture + 0.05 * _smooth_noise(rng, 8)) * (0.82 + 0.2 * far), np.float32)
 
 
 def _draw_walls(rng: np.random.Generator, wall: Wall, up: Floats, outdoors: bool) -> Floats:
@@ -179,22 +177,22 @@ def _draw_opening(
     picture: Floats,
     at: Floats,
     up: Floats,
-    here: NDArray[np.bool_],
+    selected: NDArray[np.bool_],
     poster: bool,
     outdoors: bool,
 ) -> Floats:
-    """Draws a window or door, or a poster, in the cells `here`; outdoors it is repeated on each floor.
+    """Draws a window or door, or a poster, in the `selected` cells; outdoors it is repeated on each floor.
 
     Args:
         at: (W,) position in the cell, in [0, 1].
         up: (H, W) height above the ground in metres.
-        here: (W,) columns whose cell has the opening.
+        selected: (W,) columns whose cell has the opening.
     """
     low, high = (1.1, 1.1 + rng.uniform(0.6, 1.0)) if poster else (rng.choice((0.0, 0.9)), rng.uniform(2.0, 2.5))
     left, right = (0.62, 0.9) if poster else (0.12, rng.uniform(0.42, 0.58))
     level = np.mod(up, 3.2) if outdoors else up
     frame = 0.02
-    x, y = (at > left) & (at < right) & here, (level > low) & (level < high) & (up > 0)
+    x, y = (at > left) & (at < right) & selected, (level > low) & (level < high) & (up > 0)
     inside_x = (at > left + frame) & (at < right - frame)
     inside_y = (level > low + 0.06) & (level < high - 0.06)
     pane: tuple[Colour, ...] = ((92, 120, 146), (60, 70, 84), (176, 200, 214), (112, 84, 62))
@@ -206,9 +204,7 @@ def _draw_opening(
 
 def _draw_plants(picture: Floats, rng: np.random.Generator) -> None:
     """Draws bushes and trees in front of the buildings."""
-    crown = (
-        40 + 36 * _random_wave(rng, WIDTH, 11) + 10 * _random_wave(rng, WIDTH, 60) + 5 * _random_wave(rng, WIDTH, 170)
-    )
+    crown = 40 + 36 * _random_wave(rng, 11) + 10 * _random_wave(rng, 60) + 5 * _random_wave(rng, 170)
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
     leaf = _draw_colour(rng, ((74, 104, 60), (98, 120, 66), (58, 88, 66)))
     leaves = leaf * (1 + 0.35 * _smooth_noise(rng, 6) + 0.2 * _smooth_noise(rng, 20))
