@@ -10,7 +10,7 @@ from configs.resnet_stage2_config import ResNetStage2Config
 from tests.factories import small_config
 
 
-def test_new_folders_say_what_the_run_is_and_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_folders_are_named_after_the_run_and_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     frozen = ResNetStage2Config(freeze_backbone=True, fusion_strategy="add", visual_feature_dim=512)
     names = [open_run_folder(config).path.as_posix() for config in (frozen, frozen, ResNetStage2Config())]
@@ -39,7 +39,7 @@ def test_a_folder_with_other_files_is_used(tmp_path: Path) -> None:
     assert open_run_folder(small_config(tmp_path)).path == tmp_path
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="--checkpoint_dir"):
         open_run_folder(small_config(tmp_path / "file" / "run"))

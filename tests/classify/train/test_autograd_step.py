@@ -1,4 +1,4 @@
-"""One step of a whole model: in parts, in a lower precision, and out of memory."""
+"""The autograd step: gradient accumulation, mixed precision, resuming, and out-of-memory messages."""
 
 import copy
 from pathlib import Path
@@ -45,26 +45,26 @@ def gradients(model: Stage2Model) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("parts", [2, 3, 50])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_gradient_of_the_parts_is_that_of_the_batch(parts: int, checkpointing: bool) -> None:
+def test_accumulated_gradients_equal_the_gradient_of_the_batch(parts: int, checkpointing: bool) -> None:
     plain, config = small_config(dropout=0.3), small_config(dropout=0.3, accumulate=parts, checkpointing=checkpointing)
-    found = []
+    results = []
     for one in (plain, config):
         model = model_of(one).double()
         batch = batch_of(0)
         model.backbone.mean, model.backbone.std = model.backbone.mean.double(), model.backbone.std.double()
         model.head.double()
         step = step_of(one, model)
-        torch.manual_seed(5)  # dropout is drawn once a step, whatever the parts
+        torch.manual_seed(5)  # dropout is drawn once a step, for all parts
         spatial = batch.spatial.double()
         loss = step.backward(PairBatch(batch.persons, batch.a, batch.b, spatial, batch.label))
-        found.append((loss, gradients(model)))
-    assert found[0][0] == pytest.approx(found[1][0].item(), rel=1e-12)
-    assert found[0][1].keys() == found[1][1].keys()
-    for name, gradient in found[0][1].items():
-        assert torch.allclose(gradient, found[1][1][name], rtol=1e-8, atol=1e-12), name
+        results.append((loss, gradients(model)))
+    assert results[0][0] == pytest.approx(results[1][0].item(), rel=1e-12)
+    assert results[0][1].keys() == results[1][1].keys()
+    for name, gradient in results[0][1].items():
+        assert torch.allclose(gradient, results[1][1][name], rtol=1e-8, atol=1e-12), name
 
 
-def test_parts_of_a_batch_change_little_in_float32() -> None:
+def test_accumulation_changes_only_the_rounding_in_float32() -> None:
     losses = []
     for config in (small_config(dropout=0.0), small_config(dropout=0.0, accumulate=3)):
         step = step_of(config, model_of(config))
@@ -73,7 +73,7 @@ def test_parts_of_a_batch_change_little_in_float32() -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_a_backbone_that_learns_nothing_is_not_asked_for_gradients(parts: int) -> None:
+def test_a_frozen_backbone_gets_no_gradients(parts: int) -> None:
     config = small_config(accumulate=parts, dropout=0.0)
     model = model_of(config)
     model.backbone.freeze_stages(4)
@@ -83,19 +83,19 @@ def test_a_backbone_that_learns_nothing_is_not_asked_for_gradients(parts: int) -
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_nobodys_gradients_are_zeros(parts: int) -> None:
-    """A rank without a share still has gradients to add up."""
+def test_a_batch_without_persons_has_zero_gradients(parts: int) -> None:
+    """A rank without persons takes part in the sum of gradients."""
     config = small_config(accumulate=parts)
     model = model_of(config)
     step = step_of(config, model)
     step._head_backward = lambda features, _batch: features.sum().backward()  # type: ignore[method-assign]
     step.backward(PairBatch(torch.empty((0, 3, 32, 32), dtype=torch.uint8), *[torch.zeros(1)] * 4))
-    found = gradients(model)
-    assert len(found) == 60  # of the backbone
-    assert all(gradient.eq(0).all() for gradient in found.values())
+    results = gradients(model)
+    assert len(results) == 60  # of the backbone
+    assert all(gradient.eq(0).all() for gradient in results.values())
 
 
-def test_parts_forward_fewer_crops_at_a_time() -> None:
+def test_accumulation_forwards_fewer_crops_at_a_time() -> None:
     config = small_config(accumulate=3)
     model = model_of(config)
     sizes: list[int] = []
@@ -104,8 +104,8 @@ def test_parts_forward_fewer_crops_at_a_time() -> None:
     assert sizes == [3, 2, 2, 3, 2, 2]  # once without a graph, once with one
 
 
-def test_bfloat16_stays_near_float32() -> None:
-    found = []
+def test_mixed_precision_is_close_to_float32() -> None:
+    results = []
     for amp in (False, True):
         config = small_config(amp=amp, dropout=0.0)
         model = model_of(config)
@@ -113,14 +113,14 @@ def test_bfloat16_stays_near_float32() -> None:
         with torch.no_grad():
             features = step._features(batch_of(0).persons)
         assert features.dtype == torch.float32
-        found.append((features, step(batch_of(0), 0.0)))
-    worst = (found[0][0] - found[1][0]).abs().max() / found[0][0].abs().max()
+        results.append((features, step(batch_of(0), 0.0)))
+    worst = (results[0][0] - results[1][0]).abs().max() / results[0][0].abs().max()
     assert 1e-5 < worst < 0.05  # 8 bits of mantissa, 20 layers
-    assert found[0][1].item() == pytest.approx(found[1][1].item(), rel=0.05)
+    assert results[0][1].item() == pytest.approx(results[1][1].item(), rel=0.05)
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_a_step_goes_on_from_its_state(amp: bool) -> None:
+def test_a_restored_optimizer_state_gives_the_same_steps(amp: bool) -> None:
     config = small_config(amp=amp, dropout=0.0)
     model = model_of(config)
     step = step_of(config, model)
@@ -136,21 +136,21 @@ def test_a_step_goes_on_from_its_state(amp: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "said"), [(5, "--batch_size 4 fits"), (1, "--batch_size 1 fits"), (0, "not even one")]
+    ("largest", "message"), [(5, "--batch_size 4 fits"), (1, "--batch_size 1 fits"), (0, "not even one")]
 )
-def test_full_memory_is_a_sentence_with_the_largest_batch_that_fits(most: int, said: str) -> None:
+def test_out_of_memory_names_the_remedies_and_the_largest_batch_that_fits(largest: int, message: str) -> None:
     def fill(pairs: int) -> None:
-        if pairs > most:
+        if pairs > largest:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    with pytest.raises(DeviceError, match=said) as found, report_out_of_memory(16) as trial:
+    with pytest.raises(DeviceError, match=message) as raised, report_out_of_memory(16) as trial:
         trial.train = fill
         fill(16)
     for remedy in ("--freeze_backbone", "--accumulate", "--checkpointing", "--amp"):
-        assert remedy in str(found.value)
+        assert remedy in str(raised.value)
 
 
-def test_where_a_trial_may_be_killed_none_is_made() -> None:
+def test_no_batch_is_tried_in_main_memory() -> None:
     def fill(_pairs: int) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
@@ -159,14 +159,14 @@ def test_where_a_trial_may_be_killed_none_is_made() -> None:
         fill(16)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_not_changed() -> None:
     with pytest.raises(RuntimeError, match="something else"), report_out_of_memory(16):
         raise RuntimeError("something else")
     with pytest.raises(DeviceError, match="--feature_memory"), report_out_of_memory(16):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_an_end_to_end_run_tries_real_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_to_end_run_finds_the_largest_batch_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from classify.data.crops import FrameCrops
     from classify.train.end_to_end import train_end_to_end
     from tests.factories import TinyBackbone, make_tables, write_images

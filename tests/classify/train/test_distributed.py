@@ -1,4 +1,4 @@
-"""Several processes under torchrun train as one does: the same losses, one writer, and on again after a death."""
+"""Distributed training by torchrun: the losses of a single process, one writer, and restarts after a killed process."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SLOW = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     write_folder(folder / "data", ("a", "b", "c"), frames=5, people=5, seed=3)
     lines = [f'{name} = ["{scenes[0]}"]' for name, scenes in vars(SPLIT).items()]
@@ -45,57 +45,61 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def joint(place: Path) -> subprocess.CompletedProcess[str]:
+def two_processes(folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = [*TORCHRUN, str(ROOT / "cli.py"), *command("two", 3)]
-    return subprocess.run(arguments, check=False, cwd=place, env=SLOW, capture_output=True, text=True, timeout=200)
+    return subprocess.run(arguments, check=False, cwd=folder, env=SLOW, capture_output=True, text=True, timeout=200)
 
 
-def test_two_processes_train_as_one_does(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
-    assert joint.returncode == 0, joint.stderr
-    subprocess.run([*PLAIN, *command("one", 3)], cwd=place, env=SLOW, check=True, capture_output=True, timeout=200)
-    one, two = history(place / "one"), history(place / "two")
+def test_two_processes_train_to_the_losses_of_one(
+    folder: Path, two_processes: subprocess.CompletedProcess[str]
+) -> None:
+    assert two_processes.returncode == 0, two_processes.stderr
+    subprocess.run([*PLAIN, *command("one", 3)], cwd=folder, env=SLOW, check=True, capture_output=True, timeout=200)
+    one, two = history(folder / "one"), history(folder / "two")
     assert len(one) == len(two) == 3
-    for mine, theirs in zip(one, two, strict=True):
-        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
-        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-3)
-    results = [json.loads((place / run / "final_results.json").read_text()) for run in ("one", "two")]
+    for single, double in zip(one, two, strict=True):
+        assert single["train_loss"] == pytest.approx(double["train_loss"], rel=1e-4)
+        assert single["val_loss"] == pytest.approx(double["val_loss"], rel=1e-3)
+    results = [json.loads((folder / run / "final_results.json").read_text()) for run in ("one", "two")]
     assert results[0]["test_pairs"] == results[1]["test_pairs"] > 0
     assert results[0]["baselines"]["knn"] == results[1]["baselines"]["knn"]
-    states = [load_checkpoint(place / run / "best_model.pth").model for run in ("one", "two")]
+    states = [load_checkpoint(folder / run / "best_model.pth").model for run in ("one", "two")]
     for key, tensor in states[0].items():
         assert torch.allclose(tensor, states[1][key], rtol=1e-2, atol=1e-3), key
 
 
-def test_one_process_speaks_and_writes(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
-    assert joint.stdout.count("RESNET STAGE2 CONFIGURATION") == 1
-    assert joint.stdout.count("Run folder: two") == 1
-    log = (place / "two" / "training.log").read_text()
+def test_only_rank_0_prints_and_writes(folder: Path, two_processes: subprocess.CompletedProcess[str]) -> None:
+    assert two_processes.stdout.count("RESNET STAGE2 CONFIGURATION") == 1
+    assert two_processes.stdout.count("Run folder: two") == 1
+    log = (folder / "two" / "training.log").read_text()
     assert log.count("Val Epoch 1:") == log.count("Test, best model") == 1
-    assert not [path for path in (place / "two").iterdir() if "tmp" in path.name]
+    assert not [path for path in (folder / "two").iterdir() if "tmp" in path.name]
 
 
-def test_a_killed_process_is_started_again_and_goes_on(place: Path, joint: subprocess.CompletedProcess[str]) -> None:
+def test_after_a_killed_process_training_restarts_and_resumes(
+    folder: Path, two_processes: subprocess.CompletedProcess[str]
+) -> None:
     job = subprocess.Popen(
         [*TORCHRUN, str(ROOT / "cli.py"), *command("killed", 3)],
-        cwd=place,
+        cwd=folder,
         env=SLOW,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    kept = place / "killed" / "metrics.jsonl"
-    while not kept.exists():
+    metrics = folder / "killed" / "metrics.jsonl"
+    while not metrics.exists():
         assert job.poll() is None
         time.sleep(0.02)
-    os.kill(_second(job.pid), signal.SIGKILL)
+    os.kill(_rank_1(job.pid), signal.SIGKILL)
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
-    assert history(place / "killed") == history(place / "two")
+    assert history(folder / "killed") == history(folder / "two")
     assert out.count("RESNET STAGE2 CONFIGURATION") == 2
 
 
-def _second(parent: int) -> int:
-    """The process id of rank 1 below torchrun."""
+def _rank_1(parent: int) -> int:
+    """The process id of rank 1, a child of torchrun."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     for child in children:
         if b"RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes().replace(b"LOCAL_RANK", b"").replace(
@@ -113,18 +117,18 @@ def _second(parent: int) -> int:
         (("--checkpoint_dir", ""), "give --checkpoint_dir"),
     ],
 )
-def test_what_several_processes_cannot_do_is_refused(
-    place: Path,
+def test_settings_that_need_one_process_are_refused(
+    folder: Path,
     more: tuple[str, ...],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stop:
         main([*command("no", 1), *more])
-    assert left.value.code == 2
+    assert stop.value.code == 2
     assert message in capsys.readouterr().err
-    assert not (place / "no").exists()
+    assert not (folder / "no").exists()

@@ -1,4 +1,4 @@
-"""Fine-tuning as its users do it: from a head-only run, and back into the cache."""
+"""The finetune command: it starts from a head-only run, and its backbone extracts a new store."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
 QUICK = ("--device", "cpu", "--num_workers", "0")
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a head-only run "head" and a fine-tuned one "tuned"."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a head-only run "head" and a fine-tuned run "tuned"."""
     folder = tmp_path_factory.mktemp("finetune")
     write_folder(folder / "data", SCENES, frames=3, people=7)
     with pytest.MonkeyPatch.context() as patch:
@@ -37,23 +37,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
 
 
-def test_it_starts_where_the_head_ended(place: Path) -> None:
-    best = json.loads((place / "head/final_results.json").read_text())
-    first = history(place / "tuned")[0]
+def test_the_first_evaluation_is_that_of_the_head_only_run(folder: Path) -> None:
+    best = json.loads((folder / "head/final_results.json").read_text())
+    first = history(folder / "tuned")[0]
     assert first["epoch"] == 0
     assert first["val_mpca"] == best["best_val_mpca"]
     assert first["val_accuracy"] == best["best_val_accuracy"]
-    tuned = json.loads((place / "tuned/final_results.json").read_text())
+    tuned = json.loads((folder / "tuned/final_results.json").read_text())
     assert tuned["best_val_mpca"] >= best["best_val_mpca"]
     assert tuned["mode"] == "end_to_end"
 
 
-def test_it_goes_back_into_the_cache(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tuned_backbone_extracts_a_store_that_fits_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = ("--weights", "tuned/best_model.pth", "--crop_size", "32")
     assert (
         run_cli("extract", "--data_path", "data", *QUICK, *weights, "--dtype", "float32", "--store", "tuned.store") == 0
@@ -67,8 +69,10 @@ def test_it_goes_back_into_the_cache(place: Path, capsys: pytest.CaptureFixture[
     assert run_cli("train", "--data_path", "data", *QUICK, *weights, *options, "--store", "tuned.store") == 0
 
 
-def test_its_store_is_found_by_its_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run's folder says which backbone; the store of it that lies under stores/ needs no option."""
+def test_the_store_of_the_tuned_backbone_is_found_by_its_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights may be given as the run's folder; its store under stores/ is found without --store."""
     weights = ("--weights", "tuned", "--crop_size", "32")
     assert run_cli("extract", "--data_path", "data", *QUICK, *weights, "--json") == 0
     made = json.loads(capsys.readouterr().out)
@@ -80,9 +84,11 @@ def test_its_store_is_found_by_its_weights(place: Path, capsys: pytest.CaptureFi
     assert results["seconds"]["extract"] < 1
 
 
-def test_another_backbones_head_and_store_are_refused_by_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_or_store_of_another_backbone_is_refused_by_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = Backbone("resnet18", freeze=True).resnet.state_dict()
-    torch.save(state, place / "other.pth")
+    torch.save(state, folder / "other.pth")
     common = ("--data_path", "data", *QUICK, "--weights", "other.pth", "--crop_size", "32")
     assert run_cli("finetune", "--from", "head", *common, "--checkpoint_dir", "never") == 4
     assert "weights_sha256" in capsys.readouterr().err
@@ -92,53 +98,55 @@ def test_another_backbones_head_and_store_are_refused_by_name(place: Path, capsy
     assert not Path("never").exists()
 
 
-def test_batchnorm_moves_only_where_asked(place: Path) -> None:
-    def buffers(folder: str) -> dict[str, torch.Tensor]:
-        state = substate(load_checkpoint(place / folder / "last.pth", resume=True).model, "backbone.")
+def test_batchnorm_statistics_change_only_with_batchnorm_train(folder: Path) -> None:
+    def buffers(run: str) -> dict[str, torch.Tensor]:
+        state = substate(load_checkpoint(folder / run / "last.pth", resume=True).model, "backbone.")
         return {key: tensor for key, tensor in state.items() if "running" in key}
 
-    options = ("--epochs", "1", "--batchnorm", "train", "--checkpoint_dir", "moving", "--overwrite")
+    options = ("--epochs", "1", "--batchnorm", "train", "--checkpoint_dir", "batchnorm", "--overwrite")
     assert run_cli("finetune", "--from", "head", *QUICK, *options) == 0
     start = Backbone("resnet18", freeze=True).state_dict()
     assert all(torch.equal(tensor, start[key]) for key, tensor in buffers("tuned").items())
-    assert not any(torch.equal(tensor, start[key]) for key, tensor in buffers("moving").items())
+    assert not any(torch.equal(tensor, start[key]) for key, tensor in buffers("batchnorm").items())
 
 
 @pytest.mark.parametrize(
     "options", [(), ("--augment",), ("--freeze_blocks", "2"), ("--augment", "--freeze_blocks", "1")]
 )
-def test_a_killed_run_goes_on(
-    place: Path, interrupt_after_saves: Interrupt, tmp_path: Path, options: tuple[str, ...]
+def test_an_interrupted_run_resumes_to_the_same_numbers(
+    folder: Path, interrupt_after_saves: Interrupt, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     common = ("finetune", "--from", "head", *QUICK, "--epochs", "2", *options, "--checkpoint_dir")
-    whole = tmp_path / "whole" if options else place / "tuned"
+    whole = tmp_path / "whole" if options else folder / "tuned"
     assert not options or run_cli(*common, whole) == 0
     command = (*common, tmp_path / "cut", "--resume", "auto")
     with interrupt_after_saves(2):  # epochs 0 and 1
         assert run_cli(*command) == 130
     assert run_cli(*command) == 0
     assert history(tmp_path / "cut") == history(whole)
-    best = json.loads((place / "head/final_results.json").read_text())["best_val_mpca"]
+    best = json.loads((folder / "head/final_results.json").read_text())["best_val_mpca"]
     assert history(whole)[0]["val_mpca"] == best
-    assert bool(options) == (history(whole)[-1]["train_loss"] != history(place / "tuned")[-1]["train_loss"])
+    assert bool(options) == (history(whole)[-1]["train_loss"] != history(folder / "tuned")[-1]["train_loss"])
     states = [load_checkpoint(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_stored_crops_train_as_images_do_and_need_no_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stored_crops_train_to_the_same_numbers_without_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = ("--data_path", "data", "--weights", "random", "--crop_size", "32", *QUICK)
     assert run_cli("extract", *recipe, "--crops", "--store", "pixels.store") == 0
     Path("data").rename("elsewhere")
     try:
         tune = ("finetune", "--from", "head", *QUICK, "--epochs", "2", "--store", "pixels.store")
         assert run_cli(*tune, "--checkpoint_dir", "stored") == 0
-        assert run_cli(*tune, "--checkpoint_dir", "unkept", "--crop_cache", "0") == 0
+        assert run_cli(*tune, "--checkpoint_dir", "uncached", "--crop_cache", "0") == 0
         assert run_cli(*tune[:-2], "--checkpoint_dir", "never") != 0
     finally:
         Path("elsewhere").rename("data")
-    states = [load_checkpoint(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "unkept")]
-    for name, state in zip(("stored", "unkept"), states[1:], strict=True):
-        assert history(place / name) == history(place / "tuned")
+    states = [load_checkpoint(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "uncached")]
+    for name, state in zip(("stored", "uncached"), states[1:], strict=True):
+        assert history(folder / name) == history(folder / "tuned")
         assert all(torch.equal(state[key], states[0][key]) for key in state)
     capsys.readouterr()
     wide = ("train", "--weights", "random", "--crop_size", "48", *QUICK, "--store", "pixels.store")

@@ -1,4 +1,4 @@
-"""The head's step by hand against autograd: the same losses, gradients and steps."""
+"""The fused head step against autograd: the same losses, gradients and steps."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def batch_of(seed: int, pairs: int = 7, dtype: torch.dtype = torch.float32, clas
 
 @pytest.mark.parametrize("pairs", [1, 2, 30])
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_the_loss_and_its_gradient_are_autograds(pairs: int, classes: int) -> None:
+def test_the_loss_and_its_gradient_equal_autograd(pairs: int, classes: int) -> None:
     config = small_config(mpca_weight=0.7, acc_weight=0.3)
     generator = torch.Generator().manual_seed(pairs)
     logits = 3 * torch.randn((4, pairs, 3), generator=generator, dtype=torch.float64)
@@ -55,14 +55,14 @@ def test_the_loss_and_its_gradient_are_autograds(pairs: int, classes: int) -> No
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("no_scene", [True, False])
-def test_gradients_are_autograds(fusion: str, no_scene: bool) -> None:
+def test_gradients_equal_autograd(fusion: str, no_scene: bool) -> None:
     config = small_config(fusion_strategy=fusion, dropout=0.0, use_scene_context=not no_scene)
     heads = [head_of(small_config(**(config_values(config) | {"seed": seed})), torch.float64) for seed in range(3)]
     batches = [batch_of(seed, dtype=torch.float64) for seed in range(3)]
     expected = []
     for head, batch in zip(heads, batches, strict=True):
         head.train().zero_grad()
-        head.load_state_dict(heads[0].state_dict() | dict(head.named_parameters()))  # one scale
+        head.load_state_dict(heads[0].state_dict() | dict(head.named_parameters()))  # the same standardisation
         objective(config).loss(head(batch.persons, batch.a, batch.b, batch.spatial), batch.label).backward()
         expected.append({name: parameter.grad.clone() for name, parameter in head.named_parameters()})
     step = HeadStep([HeadState(head, config) for head in heads], objective(config))
@@ -80,23 +80,23 @@ def config_values(config: ResNetStage2Config) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_steps_are_autograds(fusion: str) -> None:
-    """Clipping, weight decay and Adam too."""
+def test_steps_equal_autograd(fusion: str) -> None:
+    """With clipping and weight decay, by Adam."""
     config = small_config(fusion_strategy=fusion, dropout=0.0, weight_decay=0.01, grad_clip=0.05)
     one, other = head_of(config), head_of(config)
-    by_hand = HeadStep([HeadState(one, config)], objective(config))
-    by_autograd = AutogradStep(Stage2Model(nn.Identity(), other), objective(config), config)
+    fused = HeadStep([HeadState(one, config)], objective(config))
+    plain = AutogradStep(Stage2Model(nn.Identity(), other), objective(config), config)
     for number in range(20):
         rate = 0.01 / (1 + number)
-        loss = by_hand([batch_of(number)], rate)
-        assert loss.item() == pytest.approx(by_autograd(batch_of(number), rate).item(), rel=1e-4)
+        loss = fused([batch_of(number)], rate)
+        assert loss.item() == pytest.approx(plain(batch_of(number), rate).item(), rel=1e-4)
     for name, parameter in one.named_parameters():
         assert torch.allclose(parameter, other.get_parameter(name), rtol=1e-3, atol=1e-4), name
     assert not torch.allclose(one.project.weight, head_of(config).project.weight, atol=1e-3)
 
 
-def test_dropout_drops_its_share_and_scales_the_rest() -> None:
-    """Against autograd with the very numbers that the step's generator draws."""
+def test_dropout_masks_and_scales_as_autograd_does() -> None:
+    """Autograd with the random numbers that the step's generator draws."""
     config = small_config(dropout=0.3)
     head, twin = head_of(config, torch.float64), head_of(config, torch.float64)
     state, batch = HeadState(head, config), batch_of(0, dtype=torch.float64)
@@ -120,7 +120,7 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
     assert 0.6 < float((chance > 0.3).double().mean()) < 0.8
 
 
-def test_a_head_goes_on_from_its_state() -> None:
+def test_a_restored_head_state_gives_the_same_steps() -> None:
     config = small_config(dropout=0.5)
     head = head_of(config)
     state = HeadState(head, config)

@@ -1,4 +1,4 @@
-"""Which parts of an unfrozen backbone learn, and how fast."""
+"""Learning rates of the backbone's stages, and its frozen stages."""
 
 from typing import Any
 
@@ -38,45 +38,45 @@ def batch(size: int = 32) -> PairBatch:
     return PairBatch(crops, rows[0], rows[1], torch.rand(3, 8, generator=generator), torch.tensor([0, 1, 2]))
 
 
-def connected_groups(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
+def param_groups_of(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:
     objective = Objective.from_config(config, [1.0] * 3, torch.device("cpu"))
     return AutogradStep(model, objective, config).optimizer.param_groups
 
 
-def test_each_stage_has_its_rate() -> None:
+def test_each_stage_has_its_learning_rate() -> None:
     config = small_config(learning_rate=1e-3, backbone_lr=1e-4, layer_decay=0.5)
     model = model_of(config)
-    rates = {id(p): group["scale"] * 1e-3 for group in connected_groups(model, config) for p in group["params"]}
+    rates = {id(p): group["scale"] * 1e-3 for group in param_groups_of(model, config) for p in group["params"]}
     wanted = {"head": 1e-3, "layer4": 1e-4, "layer3": 5e-5, "layer2": 2.5e-5, "layer1": 1.25e-5, "stem": 6.25e-6}
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(wanted[stage_of(name)]), name
-    plain = connected_groups(model_of(small_config()), small_config())
+    plain = param_groups_of(model_of(small_config()), small_config())
     assert [group["scale"] for group in plain] == [1.0]
     tiny = small_config(learning_rate=1e-3, backbone_lr=1e-4)
-    groups = connected_groups(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
+    groups = param_groups_of(Stage2Model(TinyBackbone(), build_head(tiny, 8)), tiny)  # type: ignore[arg-type]
     assert [group["scale"] for group in groups] == pytest.approx([0.1, 1.0])
 
 
 @pytest.mark.parametrize("count", range(5))
 @pytest.mark.parametrize("train_batchnorm", [True, False])
-def test_frozen_stages_do_not_move(count: int, train_batchnorm: bool) -> None:
-    still = set(NAMES[: count + 1] if count else ())
+def test_frozen_stages_do_not_change(count: int, train_batchnorm: bool) -> None:
+    frozen = set(NAMES[: count + 1] if count else ())
     model = model_of(small_config(), count, train_batchnorm).train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.trainable_parameters(), lr=0.1)
     model(batch(64)).square().sum().backward()
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is None) == (stage_of(name) in still), name
+        assert (parameter.grad is None) == (stage_of(name) in frozen), name
     optimizer.step()
     for key, tensor in model.state_dict().items():
         if "running" in key:
-            assert torch.equal(before[key], tensor) == (stage_of(key) in still or not train_batchnorm), key
-        elif stage_of(key) in still:
+            assert torch.equal(before[key], tensor) == (stage_of(key) in frozen or not train_batchnorm), key
+        elif stage_of(key) in frozen:
             assert torch.equal(before[key], tensor), key
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
-def test_frozen_stages_checkpoints_and_kept_maps_change_no_output(count: int) -> None:
+def test_frozen_stages_and_checkpointing_change_no_output(count: int) -> None:
     model = model_of(small_config(), count)
     backbone = model.backbone.eval()
     oracle = torchvision.models.resnet18(weights=None).eval()
@@ -90,17 +90,17 @@ def test_frozen_stages_checkpoints_and_kept_maps_change_no_output(count: int) ->
     assert torch.equal(backbone(crops), expected)
 
 
-def test_checkpointing_leaves_the_gradients_as_they_are() -> None:
-    found = []
+def test_checkpointing_does_not_change_the_gradients() -> None:
+    gradients = []
     for checkpointing in (False, True):
         model = model_of(small_config(dropout=0.0))
         model.backbone.checkpointing = checkpointing
         model.train()(batch()).square().sum().backward()
-        found.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("setting", [{"accumulate": 2}, {"checkpointing": True}])
-def test_moving_norm_and_a_second_forward_exclude_one_another(setting: dict[str, object]) -> None:
+def test_batchnorm_train_excludes_settings_that_forward_twice(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="batchnorm"):
         small_config(batchnorm="train", **setting)

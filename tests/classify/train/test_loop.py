@@ -1,4 +1,4 @@
-"""The loop around the model: schedule, what is best, when to stop, what is printed, what must not go on."""
+"""The training loop: schedule, best epoch, early stopping, resuming, and the log lines of the guide."""
 
 import logging
 import math
@@ -32,8 +32,8 @@ def record(epoch: int, mpca: float, loss: float = 1.0) -> dict[str, Any]:
     return {"epoch": epoch, "val_mpca": mpca, "val_loss": loss}
 
 
-def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings: Any) -> list[dict[str, Any]]:
-    """Fits on drawn features, with no run around it."""
+def train(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings: Any) -> list[dict[str, Any]]:
+    """Runs the loop on random features and returns the history."""
     folder.mkdir(exist_ok=True)
     config = small_config(**settings)
     features = make_features(make_tables(), signal=signal)
@@ -52,7 +52,7 @@ def start(folder: Path, *, resume: bool = False, signal: float = 3.0, **settings
     return run.history
 
 
-def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
+def test_the_schedule_is_a_linear_warmup_and_half_a_cosine() -> None:
     rates = [warmup_cosine(step, 0.1, 10, 110) for step in range(110)]
     assert rates[:10] == pytest.approx([0.01 * (step + 1) for step in range(10)])
     assert rates[10:] == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
@@ -65,49 +65,49 @@ def test_the_shortest_schedules_work(warmup: int, total: int) -> None:
     assert all(0 < warmup_cosine(step, 1.0, warmup, total) <= 1 for step in range(total))
 
 
-def test_the_schedule_moves_each_step(tmp_path: Path) -> None:
-    history = start(tmp_path / "r", epochs=4, warmup_epochs=2.0, learning_rate=1e-3)
+def test_the_rate_changes_at_each_step(tmp_path: Path) -> None:
+    history = train(tmp_path / "r", epochs=4, warmup_epochs=2.0, learning_rate=1e-3)
     batches = math.ceil(100 / 8)
     expected = [warmup_cosine(epoch * batches - 1, 1e-3, 2 * batches, 4 * batches) for epoch in range(1, 5)]
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
 
 
-def test_the_best_epoch_is_by_mpca_then_loss_then_first() -> None:
+def test_the_best_epoch_has_the_highest_mpca_then_the_lowest_loss_then_comes_first() -> None:
     history = [record(1, 0.5), record(2, 0.6, 0.9), record(3, 0.6, 0.8), record(4, 0.6, 0.8), record(5, 0.4, 0.1)]
     assert best_record(history)["epoch"] == 3
-    assert epochs_without_improvement(history) == 3  # the MPCA stopped rising at epoch 2
+    assert epochs_without_improvement(history) == 3  # the MPCA last rose at epoch 2
 
 
 def test_patience_counts_epochs_without_a_higher_mpca(tmp_path: Path) -> None:
-    history = start(tmp_path / "r", epochs=60, patience=4, learning_rate=1e-9)
+    history = train(tmp_path / "r", epochs=60, patience=4, learning_rate=1e-9)
     highest = max(entry["val_mpca"] for entry in history)
     first = next(entry["epoch"] for entry in history if entry["val_mpca"] == highest)
     assert history[-1]["epoch"] == first + 4 < 60
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
-    tight, loose = (start(tmp_path / name, grad_clip=norm) for name, norm in (("tight", 1e-6), ("loose", 1e9)))
+    tight, loose = (train(tmp_path / name, grad_clip=norm) for name, norm in (("tight", 1e-6), ("loose", 1e9)))
     assert tight[-1]["train_loss"] > loose[-1]["train_loss"]  # so small that Adam's epsilon slows it down
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
     with pytest.raises(Stage2Error, match="--lr"):
-        start(tmp_path / "r", signal=float("nan"))
+        train(tmp_path / "r", signal=float("nan"))
     assert list((tmp_path / "r").iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 1e-2}, {"balance": "none"}, {"fusion_strategy": "add"}])
 def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
-    start(tmp_path / "r", epochs=1)
+    train(tmp_path / "r", epochs=1)
     with pytest.raises(CheckpointError, match=next(iter(change))):
-        start(tmp_path / "r", resume=True, **({"epochs": 1} | change))
+        train(tmp_path / "r", resume=True, **({"epochs": 1} | change))
 
 
-def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
-    assert start(tmp_path / "r") == start(tmp_path / "r", resume=True)
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    assert train(tmp_path / "r") == train(tmp_path / "r", resume=True)
 
 
-def test_the_configuration_block_is_the_guides(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_configuration_block_is_that_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stage2"):
         log_configuration(ResNetStage2Config())
     assert [entry.getMessage() for entry in caplog.records] == [
@@ -130,12 +130,12 @@ def test_the_configuration_block_is_the_guides(caplog: pytest.LogCaptureFixture)
     ]
 
 
-def test_the_data_block_is_the_guides(caplog: pytest.LogCaptureFixture) -> None:
-    class Counted:
+def test_the_data_block_is_that_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:
+    class Counts:
         def __init__(self, samples: int, batches: int):
             self.samples, self.batches = samples, batches
 
-    sources: Any = {"train": Counted(1234, 78), "val": Counted(456, 29), "test": Counted(234, 15)}
+    sources: Any = {"train": Counts(1234, 78), "val": Counts(456, 29), "test": Counts(234, 15)}
     splits = {name: Split(name, *(torch.tensor([0, 0, 2]).numpy(),) * 2) for name in sources}
     with caplog.at_level(logging.INFO, "stage2"):
         log_data(splits, sources, ResNetStage2Config())
@@ -149,9 +149,9 @@ def test_the_data_block_is_the_guides(caplog: pytest.LogCaptureFixture) -> None:
     assert "train 2, val 2, test 2" in lines[4]
 
 
-def test_the_epochs_lines_are_the_guides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lines_of_an_epoch_are_those_of_the_guide(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stage2"):
-        (history,) = start(tmp_path / "r", epochs=1, batch_size=16, log_interval=4)
+        (history,) = train(tmp_path / "r", epochs=1, batch_size=16, log_interval=4)
     lines = [entry.getMessage() for entry in caplog.records]
     heads = [line.partition("] ")[0] + "]" for line in lines[:2]]
     assert heads == ["Train Epoch: 1 [    0/100 (  0%)]", "Train Epoch: 1 [   64/100 ( 64%)]"]
@@ -161,7 +161,7 @@ def test_the_epochs_lines_are_the_guides(tmp_path: Path, caplog: pytest.LogCaptu
     assert lines[3] == f"New best model saved! mpca: {history['val_mpca']:.4f}"
 
 
-def test_the_sampler_evens_out_the_classes() -> None:
+def test_the_sampler_draws_all_classes_equally_often() -> None:
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10).numpy()
     split = Split("train", labels, labels)
     generator = torch.Generator().manual_seed(0)
@@ -171,7 +171,7 @@ def test_the_sampler_evens_out_the_classes() -> None:
     assert (torch.bincount(drawn) / len(drawn)).numpy() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
-def test_exchanged_pairs_train_to_the_same_bits() -> None:
+def test_exchanging_the_persons_of_a_pair_changes_no_bit_of_a_batch() -> None:
     tables = make_tables()
     visual = CachedFeatures.load(make_features(tables), torch.device("cpu"))
     split = select_splits(tables, small_config())["train"]
@@ -184,7 +184,7 @@ def test_exchanged_pairs_train_to_the_same_bits() -> None:
         assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
-def test_gradients_reach_all_that_is_trained_and_nothing_that_is_frozen() -> None:
+def test_trained_parameters_have_gradients_and_frozen_ones_have_none() -> None:
     from classify.data.batches import PairBatch
     from tests.factories import TinyBackbone
 

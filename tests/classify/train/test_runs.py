@@ -1,4 +1,4 @@
-"""Whole small runs: they learn, repeat, stop, resume and start from one another; both modes share everything."""
+"""Small whole runs in both modes: learning, determinism, early stopping, resuming, seeds and starting from a run."""
 
 import json
 from dataclasses import replace
@@ -64,7 +64,7 @@ def with_crops(tables: Tables, paths: list[Path]) -> tuple[Tables, FrameCrops]:
 
 
 def features_of(backbone: nn.Module, tables: Tables, paths: list[Path]) -> Features:
-    """Extracts plainly, one frame after another."""
+    """The backbone's features, extracted one frame after another."""
     rows = []
     with torch.no_grad():
         for frame, path in enumerate(paths):
@@ -105,7 +105,7 @@ def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_float16_features_cost_little(tmp_path: Path) -> None:
+def test_float16_features_change_little(tmp_path: Path) -> None:
     tables = make_tables()
     runs = [cached(tmp_path / name, make_features(tables, dtype=name)) for name in ("float32", "float16")]
     assert runs[0].results["best_val_mpca"] == pytest.approx(runs[1].results["best_val_mpca"], abs=0.05)
@@ -117,7 +117,7 @@ def test_training_stops_early(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["cached", "end_to_end"])
-def test_a_stopped_run_goes_on_to_the_same_numbers(
+def test_an_interrupted_run_resumes_to_the_same_numbers(
     tmp_path: Path, mode: str, pictures: tuple[Tables, list[Path]], interrupt_after_saves: Interrupt
 ) -> None:
     def start(folder: Path, resume: bool = False) -> Run:
@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
 
 @pytest.mark.parametrize("mode", ["cached", "end_to_end"])
 @pytest.mark.parametrize("step", [1, 2, 9, 14])
-def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
+def test_a_run_interrupted_at_any_step_resumes_to_the_same_bytes(
     tmp_path: Path, mode: str, step: int, pictures: tuple[Tables, list[Path]], interrupt_at_step: Interrupt
 ) -> None:
     def start(folder: Path) -> Run:
@@ -157,7 +157,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
+def test_cached_logits_equal_those_on_the_frozen_backbone(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
     backbone = TinyBackbone(freeze=True)
     features = features_of(backbone, *pictures)
     run = train_head(features, small_config(tmp_path / "r"))
@@ -179,7 +179,9 @@ def test_cached_logits_are_the_frozen_backbones(tmp_path: Path, pictures: tuple[
     assert figures[0]["confusion_matrix"] == figures[1]["confusion_matrix"] == run.results["test_confusion_matrix"]
 
 
-def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple[Tables, list[Path]]) -> None:
+def test_fine_tuning_starts_from_the_evaluation_of_the_head(
+    tmp_path: Path, pictures: tuple[Tables, list[Path]]
+) -> None:
     backbone = TinyBackbone()
     head = train_head(features_of(backbone, *pictures), small_config(tmp_path / "head"))
     start = load_checkpoint(head.folder / "best_model.pth")
@@ -192,7 +194,7 @@ def test_fine_tuning_starts_where_the_head_ended(tmp_path: Path, pictures: tuple
     assert tuned.results["best_val_mpca"] >= head.results["best_val_mpca"]
 
 
-def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
+def test_end_to_end_changes_every_parameter_and_a_frozen_backbone_none(
     tmp_path: Path, pictures: tuple[Tables, list[Path]]
 ) -> None:
     for frozen in (False, True):
@@ -208,7 +210,7 @@ def test_end_to_end_moves_every_parameter_and_frozen_moves_none(
             assert {name for name, _ in backbone.named_parameters()} <= moved
 
 
-def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> None:
+def test_a_batch_of_crops_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> None:
     tables, paths = pictures
     split = select_splits(tables, small_config())["train"]
     source = CropSource(
@@ -223,7 +225,7 @@ def test_a_batch_holds_each_person_once(pictures: tuple[Tables, list[Path]]) -> 
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: int) -> None:
+def test_the_number_of_workers_changes_no_batch(pictures: tuple[Tables, list[Path]], workers: int) -> None:
     def batches(config: ResNetStage2Config) -> list[Any]:
         split = select_splits(pictures[0], config)["train"]
         source = CropSource(*with_crops(*pictures), split, config, device=torch.device("cpu"))
@@ -234,19 +236,19 @@ def test_workers_change_nothing(pictures: tuple[Tables, list[Path]], workers: in
         assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
-def test_two_views_are_used_in_training_alone() -> None:
+def test_mirrored_views_are_used_only_in_training() -> None:
     tables = make_tables()
     features = make_features(tables, views=2)
     split = select_splits(tables, small_config())["train"]
     source = CachedSource(tables, CachedFeatures.load(features, torch.device("cpu")), split, 8)
-    upright = torch.from_numpy(features.visual)
+    original = torch.from_numpy(features.visual)
     for batch in source.epoch():
-        assert torch.isin(batch.persons, upright).all()
-    seen = [bool(torch.isin(b.persons, upright).all()) for b in source.epoch(torch.Generator().manual_seed(0))]
+        assert torch.isin(batch.persons, original).all()
+    seen = [bool(torch.isin(b.persons, original).all()) for b in source.epoch(torch.Generator().manual_seed(0))]
     assert set(seen) == {True, False}
 
 
-def test_seeds_report_their_spread(tmp_path: Path) -> None:
+def test_seeds_report_mean_and_deviation(tmp_path: Path) -> None:
     features = make_features(make_tables())
     run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_cached(features, configs, IDENTITY))
     values = run.results["seeds"]["test_mpca"]["values"]
@@ -255,7 +257,7 @@ def test_seeds_report_their_spread(tmp_path: Path) -> None:
     assert run.results["best_val_mpca"] == max(run.results["seeds"]["best_val_mpca"]["values"])
 
 
-def test_heads_trained_together_are_those_trained_alone(tmp_path: Path) -> None:
+def test_heads_trained_together_equal_those_trained_alone(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=1.0)
     settings = {"epochs": 12, "patience": 3, "balance": "sampler"}  # some stop earlier than others
     together = train_cached(
@@ -299,7 +301,7 @@ def test_the_fused_step_trains_as_autograd_does(tmp_path: Path) -> None:
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
 
 
-def test_seeds_by_autograd_are_those_trained_alone(tmp_path: Path) -> None:
+def test_seeds_by_autograd_equal_those_trained_alone(tmp_path: Path) -> None:
     features = make_features(make_tables())
     configs = [small_config(tmp_path / f"t{seed}", seed=seed) for seed in range(2)]
     together = train_cached(features, configs, IDENTITY, step="autograd")
@@ -308,14 +310,14 @@ def test_seeds_by_autograd_are_those_trained_alone(tmp_path: Path) -> None:
         assert history(run) == history(alone)
 
 
-def test_resuming_by_the_other_step_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_the_other_step_is_refused(tmp_path: Path) -> None:
     features = make_features(make_tables())
     train_head(features, small_config(tmp_path / "r", epochs=2))
     with pytest.raises(CheckpointError, match="--step"):
         train_head(features, small_config(tmp_path / "r", epochs=2), step="autograd", resume=True)
 
 
-def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:
+def test_features_of_another_backbone_are_refused_by_name(tmp_path: Path) -> None:
     features = make_features(make_tables())
     run = train_head(features, small_config(tmp_path / "r"))
     with pytest.raises(MismatchError, match="weights_sha256"):
@@ -328,14 +330,14 @@ def test_another_backbones_features_are_refused_by_name(tmp_path: Path) -> None:
         )
 
 
-def test_a_run_is_replaced_only_on_demand(tmp_path: Path) -> None:
+def test_a_run_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     cached(tmp_path / "r")
     with pytest.raises(ConfigError, match="--overwrite"):
         cached(tmp_path / "r")
     train_head(make_features(make_tables()), small_config(tmp_path / "r"), overwrite=True)
 
 
-def test_the_results_have_the_guides_keys(tmp_path: Path) -> None:
+def test_the_results_have_the_keys_of_the_guide(tmp_path: Path) -> None:
     results = json.loads((cached(tmp_path / "r").folder / "final_results.json").read_text())
     assert {"test_accuracy", "test_mpca", "best_val_accuracy", "best_val_mpca", "config"} <= set(results)
     names = {"backbone_name", "visual_feature_dim", "fusion_strategy", "learning_rate", "batch_size"}
@@ -358,5 +360,5 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
         state = load_checkpoint(tmp_path / "flipped.pth").model
     except CheckpointError:
         return
-    intact = load_checkpoint(path).model  # the flip fell on padding, which nothing reads
+    intact = load_checkpoint(path).model  # the flipped bit is in padding that nothing reads
     assert all(torch.equal(state[key], intact[key]) for key in intact)
