@@ -6,7 +6,7 @@ import pytest
 
 from configs.splits import JRDB_SPLIT
 from extract.annotations.jrdb import IMAGES
-from tests.jobs import run_cli as run
+from tests.jobs import run_cli
 from tests.jrdb_folder import write_folder
 
 SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(path / "data", SCENES, frames=6, people=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        assert run("extract", *RECIPE, "--crops", "--store", "a.store") == 0
+        assert run_cli("extract", *RECIPE, "--crops", "--store", "a.store") == 0
         third = ("--frame_interval", "3", "--persons", "paired", "--store", "third.store")
-        assert run("extract", *RECIPE, "--crops", *third) == 0
+        assert run_cli("extract", *RECIPE, "--crops", *third) == 0
     return path
 
 
@@ -39,18 +39,18 @@ def working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch, quick_basel
 def test_metrics_equal_those_from_images(tmp_path: Path, interval: str, stores: list[str]) -> None:
     """Includes stores with more people or frames than the run needs."""
     arguments = (*TRAIN, "--frame_interval", interval, "--checkpoint_dir")
-    assert run(*arguments, str(tmp_path / "images")) == 0
+    assert run_cli(*arguments, str(tmp_path / "images")) == 0
     expected = (tmp_path / "images" / "metrics.jsonl").read_bytes()
     for number, store in enumerate(stores):
         out = tmp_path / str(number)
-        assert run(*arguments, str(out), "--store", store) == 0
+        assert run_cli(*arguments, str(out), "--store", store) == 0
         assert (out / "metrics.jsonl").read_bytes() == expected != b""
 
 
 def test_a_store_with_too_few_frames_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for interval in ("1", "2"):
         arguments = (*TRAIN, "--frame_interval", interval, "--store", "third.store")
-        assert run(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
+        assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
         assert (
             f"third.store has frame_interval 3, which lacks frames of frame_interval {interval};"
             in capsys.readouterr().err
@@ -63,15 +63,15 @@ def test_a_store_of_different_data_is_refused_if_the_data_is_present(
 ) -> None:
     data = write_folder(tmp_path / "data", SCENES, frames=6, people=5, seed=1)
     arguments = (*TRAIN, "--data_path", str(data), "--store", "a.store")
-    assert run(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
+    assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
     assert f"a.store was extracted from different data: changed annotations in {SCENES[0]}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     (data / IMAGES).rename(tmp_path / "elsewhere")
-    assert run(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 0
+    assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 0
     assert f"No data under {data}" in capsys.readouterr().out
 
 
 def test_a_store_of_crops_is_not_a_feature_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*TRAIN, "--freeze_backbone", "--store", "a.store/crops")
-    assert run(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
+    assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
     assert "a.store/crops has crops but no features" in capsys.readouterr().err

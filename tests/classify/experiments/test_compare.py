@@ -25,8 +25,7 @@ from configs.train_options import TrainOptions
 from extract.images.read import FrameError
 from extract.synth.dataset import draw_dataset
 from store.reader import load_store
-from tests.jobs import SCENES
-from tests.jobs import run_cli as run
+from tests.jobs import SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
 SMALL = {"weights": "random", "crop_size": 32, "epochs": 2, "device": "cpu", "num_workers": 0}
@@ -236,12 +235,12 @@ def test_command_prints_the_table_or_json(
     draw_dataset(tmp_path / "drawn", scenes=3, frames=1, people=10, seed=1)
     Path("c.toml").write_text('dropout = 0.1\nepochs = 9\ncrop_size = 32\ndevice = "cpu"\n')
     options = ("--data-path", "drawn", "--backbones", "hog", "--modes", "cached", "--config", "c.toml", "--epochs", "1")
-    assert run("compare", *options, "--lr", "0.01", "--out", "out", "--json") == 0
+    assert run_cli("compare", *options, "--lr", "0.01", "--out", "out", "--json") == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert "Comparing hog_cached (1 of 1)" in captured.err
     config = json.loads(Path("out/hog_cached/config.json").read_text())
     assert (config["dropout"], config["epochs"], config["learning_rate"]) == (0.1, 1, 0.01)
-    assert run("compare", *options, "--lr", "0.01", "--out", "out") == 0
+    assert run_cli("compare", *options, "--lr", "0.01", "--out", "out") == 0
     assert capsys.readouterr().out.strip() == compare_table(found)
-    assert run("compare", *options, "--config", "missing.toml", "--out", "out") == 2
+    assert run_cli("compare", *options, "--config", "missing.toml", "--out", "out") == 2

@@ -29,8 +29,7 @@ from extract.backbones.weights import load_backbone, load_resnet
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
 from extract.recipe import feature_recipe
-from tests.jobs import QUICK, SCENES
-from tests.jobs import run_cli as run
+from tests.jobs import QUICK, SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
 FORMATS = ("onnx", "torchscript", "safetensors")
@@ -152,10 +151,10 @@ def test_answers_as_predict_on_a_trained_run(
     monkeypatch.chdir(tmp_path)
     data = write_folder(tmp_path / "data", SCENES, frames=2, people=6)
     options = ("--data_path", data, *QUICK, "--epochs", "1", "--freeze_backbone", "--checkpoint_dir", "run")
-    assert run("train", *options) == 0
-    assert run("predict", "run", "--data_path", data, "--out", "answers.json", "--pairs", "all") == 0
+    assert run_cli("train", *options) == 0
+    assert run_cli("predict", "run", "--data_path", data, "--out", "answers.json", "--pairs", "all") == 0
     capsys.readouterr()
-    assert run("export", "run", "--format", "onnx", "--out", "model.onnx", "--json") == 0
+    assert run_cli("export", "run", "--format", "onnx", "--out", "model.onnx", "--json") == 0
     assert json.loads(capsys.readouterr().out)["format"] == "onnx"
     frame = next(iter(json.loads((data / LABELS / f"{SCENES[0]}.json").read_text())["labels"]))
     people = json.loads(Path("answers.json").read_text())["scenes"][SCENES[0]]["labels"][frame]
