@@ -2,7 +2,6 @@
 
 import logging
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from classify.data.batches import draw_order, sampling_weights
 from classify.data.cached import CachedFeatures, CachedSource
-from classify.data.selection import Split, select_splits
+from classify.data.selection import select_splits
 from classify.evaluate.history import best_record, epochs_without_improvement
 from classify.model.checkpoint import CACHED, RunInfo, load_checkpoint
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
-from classify.report.log import log_configuration, log_data
 from classify.run_folder import RunFolder
 from classify.train.head_step import HeadState, HeadStep
 from classify.train.learning_rate import warmup_cosine
 from classify.train.loop import TrainingRun, fit
 from classify.train.loop import resume as continue_run
 from configs.errors import CheckpointError, Stage2Error
-from configs.resnet_stage2_config import ResNetStage2Config
 from tests.factories import make_features, make_tables, small_config
 
 
@@ -107,48 +103,6 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert train(tmp_path / "r") == train(tmp_path / "r", resume=True)
 
 
-def test_the_configuration_block_is_that_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "stage2"):
-        log_configuration(ResNetStage2Config())
-    assert [entry.getMessage() for entry in caplog.records] == [
-        "==============================================================",
-        "RESNET STAGE2 CONFIGURATION",
-        "==============================================================",
-        "Model Architecture:",
-        "  Type: resnet_relation",
-        "  Backbone: resnet18",
-        "  Visual features: 256D",
-        "  Spatial features: 8D",
-        "  Fusion strategy: concat",
-        "",
-        "Training:",
-        "  Epochs: 50",
-        "  Batch size: 16",
-        "  Learning rate: 0.0001",
-        "  Optimizer: adam",
-        "",
-    ]
-
-
-def test_the_data_block_is_that_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:
-    class Counts:
-        def __init__(self, samples: int, batches: int):
-            self.samples, self.batches = samples, batches
-
-    sources: Any = {"train": Counts(1234, 78), "val": Counts(456, 29), "test": Counts(234, 15)}
-    splits = {name: Split(name, *(torch.tensor([0, 0, 2]).numpy(),) * 2) for name in sources}
-    with caplog.at_level(logging.INFO, "stage2"):
-        log_data(splits, sources, ResNetStage2Config())
-    lines = [entry.getMessage() for entry in caplog.records]
-    assert lines[:4] == [
-        "✅ ResNet Stage2 data loaders created:",
-        "   Train: 1,234 samples, 78 batches",
-        "   Val:   456 samples, 29 batches",
-        "   Test:  234 samples, 15 batches",
-    ]
-    assert "train 2, val 2, test 2" in lines[4]
-
-
 def test_the_lines_of_an_epoch_are_those_of_the_guide(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stage2"):
         (history,) = train(tmp_path / "r", epochs=1, batch_size=16, log_interval=4)
@@ -159,29 +113,6 @@ def test_the_lines_of_an_epoch_are_those_of_the_guide(tmp_path: Path, caplog: py
     figures = (history["val_loss"], history["val_accuracy"], history["val_mpca"])
     assert lines[2] == "Val Epoch 1: Avg Loss: {:.6f}, Acc: {:.4f}, MPCA: {:.4f}".format(*figures)
     assert lines[3] == f"New best model saved! mpca: {history['val_mpca']:.4f}"
-
-
-def test_the_sampler_draws_all_classes_equally_often() -> None:
-    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10).numpy()
-    split = Split("train", labels, labels)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.from_numpy(labels)[
-        torch.cat([draw_order(1000, sampling_weights(split), generator) for _ in range(20)])
-    ]
-    assert (torch.bincount(drawn) / len(drawn)).numpy() == pytest.approx([1 / 3] * 3, abs=0.02)
-
-
-def test_exchanging_the_persons_of_a_pair_changes_no_bit_of_a_batch() -> None:
-    tables = make_tables()
-    visual = CachedFeatures.load(make_features(tables), torch.device("cpu"))
-    split = select_splits(tables, small_config())["train"]
-    exchanged = replace(tables, pair=tables.pair[:, ::-1].copy())
-    for one, other in zip(
-        CachedSource(tables, visual, split, 7).epoch(torch.Generator().manual_seed(1)),
-        CachedSource(exchanged, visual, split, 7).epoch(torch.Generator().manual_seed(1)),
-        strict=True,
-    ):
-        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
 def test_trained_parameters_have_gradients_and_frozen_ones_have_none() -> None:

@@ -236,18 +236,6 @@ def test_the_number_of_workers_changes_no_batch(pictures: tuple[Tables, list[Pat
         assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
-def test_mirrored_views_are_used_only_in_training() -> None:
-    tables = make_tables()
-    features = make_features(tables, views=2)
-    split = select_splits(tables, small_config())["train"]
-    source = CachedSource(tables, CachedFeatures.load(features, torch.device("cpu")), split, 8)
-    original = torch.from_numpy(features.visual)
-    for batch in source.epoch():
-        assert torch.isin(batch.persons, original).all()
-    seen = [bool(torch.isin(b.persons, original).all()) for b in source.epoch(torch.Generator().manual_seed(0))]
-    assert set(seen) == {True, False}
-
-
 def test_seeds_report_mean_and_deviation(tmp_path: Path) -> None:
     features = make_features(make_tables())
     run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_cached(features, configs, IDENTITY))
