@@ -68,7 +68,7 @@ def finetune(context: click.Context, /, start: str, **_: Any) -> None:
 
 
 @stage2.command()
-@click.argument("preset", required=False, type=click.Choice([item.name for item in presets.PRESETS]))
+@options.preset
 @options.train
 @click.pass_context
 def run(context: click.Context, /, preset: str | None, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a run is: settings, presets, classes, splits and errors, checked when they are made.
+"""The settings of runs and extractions, presets, classes, splits and errors; every config checks itself when created.
 
-Standard library only (click in `options.py`), so every other folder and `stage2 --help` can import it.
+Standard library only (and click in `options.py`), so that every folder can import it and `stage2 --help` is fast.
 """

@@ -15,7 +15,7 @@ from configs.errors import ConfigError
 from configs.extraction_config import ExtractionConfig
 from configs.presets import PRESETS
 from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
-from configs.settings import Setting, declared, find_field
+from configs.settings import Setting, check_name, declared, find_field
 from configs.splits import SPLIT_NAMES
 from configs.train_options import TrainOptions
 
@@ -76,6 +76,7 @@ store_path = click.argument("path", metavar="STORE", type=click.Path(path_type=P
 
 extract = stack(options(ExtractionConfig, list(declared(ExtractionConfig))), as_json)
 
+preset = click.argument("preset", required=False, metavar=f"[{'|'.join(item.name for item in PRESETS)}]")
 train = stack(
     options(ResNetStage2Config, ("backbone_name", "visual_feature_dim", "fusion_strategy", "freeze_backbone")),
     options(ResNetStage2Config, ("weights", "crop_size", "epochs", "batch_size", "learning_rate", "weight_decay")),
@@ -210,8 +211,8 @@ def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2
 
 def choose_preset() -> str:
     """Lists the presets, asks for a number and returns the name of that preset."""
-    for number, preset in enumerate(PRESETS, 1):
-        click.echo(f"  {number}  {preset.name:<16} {preset.description}")
+    for number, item in enumerate(PRESETS, 1):
+        click.echo(f"  {number}  {item.name:<16} {item.description}")
     return PRESETS[click.prompt("Preset", type=click.IntRange(1, len(PRESETS)), default=1) - 1].name
 
 
@@ -219,13 +220,18 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     """The settings in a TOML file, or none without a path; the tables [classes] and [split] map names to lists.
 
     Raises:
-        ConfigError: the file cannot be read or is not TOML. The keys and values are checked by the config.
+        ConfigError: the file cannot be read, is not TOML, or has an unknown key. The config checks the values.
     """
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name in settings:
+            check_name(ResNetStage2Config, name)
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read ({error.strerror}); check --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the settings file {path} is not valid TOML ({error}); correct it") from error
+    except ConfigError as error:
+        raise ConfigError(f"the settings file {path} has an {error}") from error
+    return settings

@@ -68,10 +68,10 @@ PRESETS = (
 
 
 def preset(name: str) -> Preset:
-    """The preset called `name`. Raises ConfigError with the known names."""
+    """The preset called `name`. Raises ConfigError if there is none; the message lists the names."""
     presets = {item.name: item for item in PRESETS}
     if name not in presets:
         near = get_close_matches(name, presets, n=1)
-        suggestion = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown preset {name!r}; {suggestion}The presets are {', '.join(presets)}")
+        suggestion = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(presets)}{suggestion}")
     return presets[name]

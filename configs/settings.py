@@ -51,7 +51,7 @@ def shared(config_class: Any, name: str) -> Any:
     return field(default=source.default, metadata=source.metadata)
 
 
-def find_field(config_class: Any, name: str) -> "Field[Any]":
+def find_field(config_class: Any, name: str) -> Field[Any]:
     """The field `name` of a config class."""
     return next(item for item in fields(config_class) if item.name == name)
 

@@ -73,7 +73,7 @@ SURFACE = {
 """
     + TRAIN,
     "run": """\
-preset resnet18|resnet18_frozen|resnet34|resnet50|debug|test
+preset text
 """
     + TRAIN,
     "evaluate": """\
