@@ -12,7 +12,7 @@ STEPS = ("fused", "autograd")
 class TrainOptions:
     """How to obtain the features, how to use the run folder, and how to compute a step.
 
-    These options are not stored in checkpoints, so they may differ between a run and its continuation.
+    They are not part of the configuration that checkpoints store.
 
     Raises:
         ConfigError: a value is unknown, has the wrong type or is out of range; the message names the field.

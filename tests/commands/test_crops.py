@@ -1,4 +1,4 @@
-"""Stored crops on the command line, the size of their units, and what is allowed of pixels alone."""
+"""Stores with crops: the commands, the size of the units, and all-black images."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cli
 from configs.errors import StoreError
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
@@ -18,7 +17,7 @@ from store.crops import open_crops
 from store.open import read_manifest
 from store.pack import pack_store
 from store.verify import verify
-from tests.jobs import extract_store, store_files
+from tests.jobs import extract_store, run_cli, store_files
 from tests.jrdb_folder import write_folder
 from tests.stores import DAMAGE, shard_path
 
@@ -35,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), ("cafe", "hall"), frames=4, people=5)
 
 
-def test_units_of_crops_are_of_bounded_size(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
+def test_the_units_of_crops_have_a_bounded_size(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     """The limit on pixels does not change the units of features."""
     unit_size = UnitSize(pixel_bytes=7 * 3 * SIZE**2)
     extract_store(loaded, data, tmp_path / "a.store", crops=True, unit_size=unit_size)
@@ -59,29 +58,29 @@ def test_black_crops_are_sound(tmp_path: Path, loaded: LoadedBackbone) -> None:
     assert verify(tmp_path / "a.store").to_dict()["crops"]["sound"]
 
 
-def test_the_commands(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "a.store"
+def test_extract_info_verify_and_repair_include_the_crops(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, crops = tmp_path / "a.store", tmp_path / "a.store" / "crops"
 
-    def said(code: int, *arguments: str) -> str:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(arguments)
-        assert stop.value.code == code
+    def output(code: int, *arguments: str | Path) -> str:
+        assert run_cli(*arguments) == code
         return capsys.readouterr().out
 
-    machine = ("--data_path", str(data), "--device", "cpu", "--num_workers", "0")
-    recipe = ("--store", str(path), "--backbone", "hog", "--crop_size", "32")
-    made = json.loads(said(0, "extract", *machine, *recipe, "--crops", "--json"))
-    assert (made["crops"]["persons"], made["crops"]["dtype"], made["crops"]["visual_dim"]) == (40, "uint8", 3072)
-    assert json.loads(said(0, "store", "info", str(path), "--json"))["crops"]["persons"] == 40
-    assert f"{path / 'crops'} (complete)" in said(0, "store", "info", str(path))
-    assert f"{path / 'crops'} is sound" in said(0, "store", "verify", str(path))
-    DAMAGE["flipped"](shard_path(path / "crops", 0))
-    assert f"{path / 'crops'} is faulty (damaged_shard 1)" in said(4, "store", "verify", str(path))
-    assert f"{path / 'crops'} is repaired: 1 units" in said(0, "store", "repair", str(path), *machine)
-    assert said(0, "store", "verify", str(path / "crops"))
+    machine = ("--data_path", data, "--device", "cpu", "--num_workers", "0")
+    recipe = ("--store", path, "--backbone", "hog", "--crop_size", "32")
+    job = json.loads(output(0, "extract", *machine, *recipe, "--crops", "--json"))
+    assert (job["crops"]["persons"], job["crops"]["dtype"], job["crops"]["visual_dim"]) == (40, "uint8", 3072)
+    assert json.loads(output(0, "store", "info", path, "--json"))["crops"]["persons"] == 40
+    assert f"{crops} (complete)" in output(0, "store", "info", path)
+    assert f"{crops} is sound" in output(0, "store", "verify", path)
+    DAMAGE["flipped"](shard_path(crops, 0))
+    assert f"{crops} is faulty (damaged_shard 1)" in output(4, "store", "verify", path)
+    assert f"{crops} is repaired: 1 units" in output(0, "store", "repair", path, *machine)
+    assert output(0, "store", "verify", crops)
 
 
-def test_a_packed_store_has_no_room_for_crops(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
+def test_a_packed_store_cannot_contain_crops(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
     extract_store(loaded, data, tmp_path / "a.store", crops=True)
     pack_store(tmp_path / "a.store", tmp_path / "a.h5")
     with pytest.raises(StoreError, match="name a folder with --store"):

@@ -1,4 +1,4 @@
-"""Every command that takes a store takes the packed file."""
+"""Every command that takes a store also takes a packed file."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.jobs import QUICK, SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
 
-def test_info_verify_extract_train_and_evaluate_take_a_packed_store(
+def test_info_verify_extract_train_and_evaluate_on_a_packed_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
