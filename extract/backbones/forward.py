@@ -24,7 +24,7 @@ _graphs: dict[tuple[str, str, int], Forward] = {}  # (backbone, sha256 of the we
 def frozen_forward(backbone: Backbone | Hog, crop_size: int, device: torch.device, precision: str) -> Forward:
     """Returns a function from uint8 crops (B, 3, S, S), channels last, to float32 features (B, D) on the CPU.
 
-    On the CPU a crop's features have the same bits in each batch, whatever its size and its other crops.
+    On the CPU a crop's features do not depend on the rest of its batch or on the batch size, not even in one bit.
 
     Args:
         precision: number format of the forward pass on CUDA: "float32", "bfloat16" (each feature vector within 5 % of

@@ -23,7 +23,12 @@ IMAGENET, RANDOM = "imagenet", "random"
 NONE = "none"  # the backbone has no weights
 WITHOUT_FILE = (IMAGENET, RANDOM, NONE)
 _UNUSED = ("fc.", "head.")  # torchvision's classifier, and our head in a checkpoint
-_PREFIXES = ("backbone.resnet.", "resnet.", "module.", "backbone.")  # of our checkpoints, DataParallel, and others
+_PREFIXES = (
+    "backbone.resnet.",
+    "resnet.",
+    "module.",
+    "backbone.",
+)  # in checkpoints of this project, of DataParallel and of other projects
 _ENUM = {"resnet18": "ResNet18_Weights", "resnet34": "ResNet34_Weights", "resnet50": "ResNet50_Weights"}
 
 State = dict[str, Tensor]
@@ -39,7 +44,7 @@ class LoadedBackbone:
 
 
 def load_backbone(name: str, weights: str) -> LoadedBackbone:
-    """Returns the frozen backbone `name` with weights "imagenet", "random" or from a file; "hog" ignores the former.
+    """Returns the frozen backbone `name` with weights "imagenet", "random" or from a file; "hog" has no weights.
 
     Raises:
         WeightsError: the weights are not available or do not fit the backbone; the message names the first problem.
@@ -92,7 +97,8 @@ def backbone_state(path: Path) -> State:
         WeightsError: the file is missing or damaged, contains other objects than tensors and plain values, or does not
             contain a backbone.
     """
-    path = path / "best_model.pth" if os.path.isdir(path) else path  # noqa: PTH112 - Path.is_dir raises for some invalid names
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some invalid names
+        path = path / "best_model.pth"
     try:
         content = read_tensor_file(path)
     except ValueError as error:

@@ -24,7 +24,7 @@ class PreparedFrame:
     message: str  # the same in a sentence, for the log
     size: tuple[int, int]  # width, height in pixels
     sha256: str  # of the image file
-    outside: NDArray[np.bool_]  # (P,) True for persons without a crop: their box lies outside the image
+    outside: NDArray[np.bool_]  # (P,) True for persons without a crop: their box is outside the image
     crops: Tensor  # (persons inside, 3, S, S) uint8, channels last
     seconds: tuple[float, float, float]  # read, decode, crop
 

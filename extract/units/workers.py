@@ -24,7 +24,7 @@ CUDA_STREAMS = 2
 class Workers:
     """The thread pools that prepare frames and forward batches."""
 
-    readers: ThreadPoolExecutor | None  # None: the main thread prepares frames
+    readers: ThreadPoolExecutor | None  # None: the main thread prepares each frame when it is needed
     forwarders: ThreadPoolExecutor
     parallel_batches: int  # batches that are forwarded at the same time
     frames_ahead: int  # limit on prepared frames that are not yet used
@@ -33,7 +33,10 @@ class Workers:
 
 @contextmanager
 def open_workers(device: torch.device, num_workers: int) -> Iterator[Workers]:
-    """Starts the workers of a job on `device`; up to `num_workers` frames are prepared in parallel (0: none ahead)."""
+    """Starts the workers of a job on `device`.
+
+    Up to 2 * num_workers + 2 frames are prepared ahead, on CUDA by `num_workers` threads; 0 prepares none ahead.
+    """
     threads = torch.get_num_threads()
     if device.type == "cpu":
         parallel_batches, forwarders = threads, single_threaded_pool(threads)

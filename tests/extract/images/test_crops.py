@@ -51,10 +51,10 @@ def pillow_crop(frame: torch.Tensor, box: tuple[float, ...], size: int) -> NDArr
     ],
 )
 def test_crops_equal_pillows_within_one_level(frame: torch.Tensor, size: int, box: tuple[float, ...]) -> None:
-    found = crop_people(frame, np.array([box]), size)
-    assert found.dtype == torch.uint8
+    crops = crop_people(frame, np.array([box]), size)
+    assert crops.dtype == torch.uint8
     expected = pillow_crop(frame, box, size).astype(int)
-    assert np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+    assert np.abs(crops[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
 
 
 @given(st.lists(BOX, min_size=1, max_size=3), st.integers(-2 * W, 2 * W))

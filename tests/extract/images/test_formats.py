@@ -41,5 +41,5 @@ def test_truncated_data_is_refused(share: float, options: dict[str, object]) -> 
 def test_an_image_with_a_grey_corner_is_not_refused(rows: int, columns: int, options: dict[str, object]) -> None:
     pixels = picture()
     pixels[-rows:, -columns:] = 128
-    found = decode_frame(jpeg(pixels, **options), Path("x"))
-    assert found.shape == (3, H, W)
+    decoded = decode_frame(jpeg(pixels, **options), Path("x"))
+    assert decoded.shape == (3, H, W)

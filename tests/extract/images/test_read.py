@@ -58,10 +58,10 @@ GOOD = {
 def test_images_are_decoded_as_by_pillow(tmp_path: Path, name: str) -> None:
     path = tmp_path / "frame.jpg"  # the suffix does not matter
     path.write_bytes(GOOD[name])
-    found = read_frame(path, tmp_path)
+    decoded = read_frame(path, tmp_path)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))[..., :3]
-    np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
+    np.testing.assert_array_equal(decoded.permute(1, 2, 0).numpy(), expected)
     assert frame_size(path, tmp_path) == (W, H)  # of the stored pixels, without EXIF rotation
 
 
@@ -109,12 +109,12 @@ def test_a_truncated_file_never_gives_wrong_pixels(name: str) -> None:
     whole = decode_frame(GOOD[name], Path("x"))
     for size in range(0, len(GOOD[name]), 7):
         try:
-            found = decode_frame(GOOD[name][:size], Path("x"))
+            decoded = decode_frame(GOOD[name][:size], Path("x"))
         except FrameError as error:
             assert error.reason in {"image_empty", "image_format", "image_damaged"}
         else:  # the last chunk of a PNG contains no pixels
             assert name.startswith("png")
-            assert (found == whole).all()
+            assert (decoded == whole).all()
 
 
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
@@ -123,12 +123,12 @@ def test_damaged_files_give_pixels_of_the_declared_size_or_a_reason(name: str, a
     at %= len(data)
     data[at : at + len(junk)] = junk
     try:
-        found = decode_frame(bytes(data), Path("x"))
+        decoded = decode_frame(bytes(data), Path("x"))
     except FrameError:
         return
     header = read_header(bytes(data))
     assert header is not None
-    assert found.shape == (3, header.height, header.width)
+    assert decoded.shape == (3, header.height, header.width)
 
 
 @given(st.binary(max_size=60))
