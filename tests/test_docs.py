@@ -108,6 +108,17 @@ def test_architecture_lists_every_file_and_its_picture_names_existing_ones() -> 
     assert [name for name in drawn if not (ROOT / name).exists()] == []
 
 
+def test_every_name_is_in_the_file_that_is_named_with_it() -> None:
+    places = [place for text in PAGES.values() for place in re.findall(r"`([\w.]+)`\s+in\s+`([\w/]+\.py)`", text)]
+    assert len(places) > 15
+    missing = []
+    for name, path in places:
+        defined = rf"(def|class) {name.split('.')[-1]}\b|^ *{name.split('.')[-1]}\b.*="
+        if not re.search(defined, (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE):
+            missing.append((name, path))
+    assert missing == []
+
+
 def test_every_named_module_and_import_exists() -> None:
     names = [name for _, code in spans() for name in MODULE.findall(code) if not FILE.fullmatch(code)]
     for text in PAGES.values():
