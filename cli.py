@@ -247,7 +247,7 @@ def _print(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]
 
 
 _CONTINUE = "run the same command again to continue; finished work is kept"
-_RESUME = "run again with the same --checkpoint_dir and --resume auto to continue after the last finished epoch"
+_RESUME = "run again with --resume auto and the run folder as --checkpoint_dir to continue after the last epoch"
 _INTERRUPTED = {"train": _RESUME, "finetune": _RESUME, "run": _RESUME, "extract": _CONTINUE, "compare": _CONTINUE}
 
 

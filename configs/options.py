@@ -1,6 +1,7 @@
 """The options of the commands, made from the config fields that they set.
 
-A command lists the fields that it offers, in the order of its help. `--help` imports nothing but click and configs.
+Each command has one decorator here, which lists its options in the order of the help.
+`--help` imports nothing but click and configs.
 """
 
 import tomllib
@@ -23,7 +24,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def option(config_class: Any, name: str, **changes: Any) -> Decorator:
-    """The option of a config's field `name`; `changes` are arguments of `click.option` that a command sets otherwise.
+    """The option of a config's field `name`; `changes` override the arguments of `click.option`.
 
     The command receives the value as `name`. The config checks ranges (`configs.settings.check`), so that options,
     TOML files and Python code get the same errors; click would also accept NaN.
