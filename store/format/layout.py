@@ -157,17 +157,23 @@ _FIRST_LINE_LENGTH = len("stage2 shard 1 00000512\n")
 _DTYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,6}")
 
 
-def make_header(layout: FileLayout) -> bytes:
-    """The header for an HDF5 file with this layout: a line with the header's size, then JSON, padded with zeros.
+def pad_header(text: bytes, first_line: int) -> bytes:
+    """`text`, padded with zeros for a header whose first line has `first_line` bytes.
 
     HDF5 allows such a block in front of a file if its size is 512 bytes or a power of two above.
     """
+    size = 512
+    while size < first_line + len(text):
+        size *= 2
+    return text.ljust(size - first_line, b"\0")
+
+
+def make_header(layout: FileLayout) -> bytes:
+    """The header for an HDF5 file with this layout: a line with the header's size, then padded JSON."""
     arrays = {key: [place.dtype.str, place.shape, place.offset] for key, place in layout.arrays.items()}
     text = json.dumps({"arrays": arrays, "attributes": layout.attributes}, sort_keys=True).encode()
-    size = 512
-    while size < _FIRST_LINE_LENGTH + len(text):
-        size *= 2
-    return f"stage2 shard 1 {size:08d}\n".encode() + text.ljust(size - _FIRST_LINE_LENGTH, b"\0")
+    block = pad_header(text, _FIRST_LINE_LENGTH)
+    return f"stage2 shard 1 {_FIRST_LINE_LENGTH + len(block):08d}\n".encode() + block
 
 
 def parse_header(image: bytes) -> FileLayout | None:

@@ -1,7 +1,6 @@
 """The header of a packed store: one line of text, then STORE.json, padded so that an HDF5 file can follow.
 
-HDF5 allows a block in front of a file if its size is 512 bytes or a power of two above. This one describes the store
-without HDF5, and contains the sha256 of every byte after the first line.
+It describes the store without HDF5, and contains the sha256 of every byte after the first line.
 """
 
 import hashlib
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from configs.errors import IntegrityError, StoreError
 from store.files import Bytes
+from store.format.layout import pad_header
 
 _MAGIC = b"stage2 packed store "
 _FIRST_LINE = re.compile(_MAGIC + rb"1 ([0-9]{8}) ([0-9a-f]{64})\n")  # size of the header, sha256 of the rest
@@ -31,13 +31,11 @@ class Header:
 
 def make_header(text: bytes, body: Iterable[Bytes]) -> bytes:
     """The header of a packed store with the STORE.json `text` and the HDF5 file `body`, which is given in pieces."""
-    size = 512
-    while size < _FIRST_LINE_LENGTH + len(text):
-        size *= 2
-    block = text.ljust(size - _FIRST_LINE_LENGTH, b"\0")
+    block = pad_header(text, _FIRST_LINE_LENGTH)
     total = hashlib.sha256(block)
     for piece in body:
         total.update(piece)
+    size = _FIRST_LINE_LENGTH + len(block)
     return f"stage2 packed store 1 {size:08d} {total.hexdigest()}\n".encode() + block
 
 

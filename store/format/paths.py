@@ -1,7 +1,6 @@
 """The names of a store's files, and the advice that errors about them give."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 SHARD_NAME = re.compile(r"u[0-9]{8,}-[0-9a-f]{64}\.h5")
@@ -11,41 +10,17 @@ VERIFY = "run `stage2 store verify`"
 REPAIR = "run `stage2 store repair` or extract again"
 
 
-@dataclass(frozen=True)
 class StorePaths:
     """The files and folders of the store in folder `root`."""
 
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        """STORE.json, which describes the store and names its shards."""
-        return self.root / "STORE.json"
-
-    @property
-    def skipped(self) -> Path:
-        """The list of planned items that could not be stored, one JSON object per line."""
-        return self.root / "skipped.jsonl"
-
-    @property
-    def shards(self) -> Path:
-        """The folder of shards."""
-        return self.root / "shards"
-
-    @property
-    def temporary(self) -> Path:
-        """The folder of files that are not published yet."""
-        return self.root / ".tmp"
-
-    @property
-    def quarantine(self) -> Path:
-        """The folder to which damaged files are moved."""
-        return self.root / "quarantine"
-
-    @property
-    def lock(self) -> Path:
-        """The file that a writer locks."""
-        return self.root / ".lock"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = root / "STORE.json"  # describes the store and names its shards
+        self.skipped = root / "skipped.jsonl"  # the planned items that could not be stored
+        self.shards = root / "shards"
+        self.temporary = root / ".tmp"  # files that are not published yet
+        self.quarantine = root / "quarantine"  # damaged files
+        self.lock = root / ".lock"
 
     def shard(self, name: str) -> Path:
         """The shard with the file name `name`."""
