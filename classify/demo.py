@@ -1,4 +1,4 @@
-"""The main job on built-in data, offline: draw -> extract -> train -> evaluate -> report."""
+"""The whole workflow on synthetic data, offline: draw -> extract -> train -> evaluate -> report."""
 
 import logging
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from extract.annotations.jrdb import IMAGES, scene_names
 from extract.synth.dataset import draw_dataset
 
 _log = logging.getLogger("stage2")
-SHOWN = 2  # frames with predictions drawn in, for the report
+OVERLAYS = 2  # frames with predictions in the report
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where everything of a demo is."""
+    """The paths of a demo's files."""
 
     data: Path
     store: Path
@@ -30,18 +30,18 @@ class Demo:
 
 
 def run_demo(out: Path, seed: int) -> Demo:
-    """Draws a data set under `out`, extracts it with random weights, trains and tests a head, and writes the report.
+    """Draws a data set in `out`, extracts it with random weights, trains and tests a head, and writes the report.
 
-    Random weights, because nothing may be downloaded: a random ResNet's features tell walking from sitting, and
-    trained ones do it better.
+    The weights are random so that nothing has to be downloaded; random features already separate walking from
+    sitting, though trained ones do so better.
 
     Raises:
-        DataError: `out` exists already.
+        DataError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; remove it, or choose another --out")
+        raise DataError(f"{out} is not empty; delete it, or choose another --out")
     data, store = out / "data", out / "features.store"
-    _log.info("Drawing a JRDB-format data set into %s", data)
+    _log.info("Drawing a JRDB-format data set in %s", data)
     draw_dataset(data, seed=seed)
     config = preset("resnet18_frozen").config(
         weights="random", data_path=str(data), checkpoint_dir=str(out / "run"), seed=seed, device="cpu"
@@ -52,12 +52,12 @@ def run_demo(out: Path, seed: int) -> Demo:
 
 
 def _draw_predictions(data: Path, run: Run, out: Path) -> list[Path]:
-    """Predictions for a test scene, drawn into a few of its frames."""
+    """Draws predictions into OVERLAYS frames of a test scene; returns the images."""
     scene = next(name for name in JRDB_SPLIT.test if name in scene_names(data))
     folder = out / "predictions"
     frames = sum(1 for _ in (data / IMAGES / scene).iterdir())
     options = PredictOptions(
-        frame_interval=max(1, frames // SHOWN), scenes=(scene,), draw=folder, device="cpu", weights="random"
+        frame_interval=max(1, frames // OVERLAYS), scenes=(scene,), draw=folder, device="cpu", weights="random"
     )
     predict(run.folder, data, folder / "predictions.json", options)
     return sorted((folder / scene).iterdir())

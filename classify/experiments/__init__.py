@@ -1,4 +1,4 @@
-"""Several trainings side by side, each in its own process.
+"""Comparisons of several trainings, each in a process of its own.
 
 Used by `stage2 compare`.
 """

@@ -1,13 +1,13 @@
-"""The guide's comparison on one's own data: backbones against each other, cached against end to end, one split."""
+"""Compares backbones, cached and end-to-end, on the same split: the training guide's table for the user's data."""
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from classify.experiments.isolated import train_in_child
+from classify.experiments.isolated import train_in_subprocess
 from classify.model.checkpoint import CACHED, END_TO_END
 from classify.report.results import write_json
 from configs.errors import ConfigError, MismatchError
@@ -23,12 +23,14 @@ from store.reader import store_info
 
 _log = logging.getLogger("stage2")
 MODES = (CACHED, END_TO_END)
-RESULT, TABLE, ROW = "compare.json", "compare.md", "compare_row.json"
+RESULT, TABLE, ROW = "compare.json", "compare.md", "compare_row.json"  # file names; ROW is in the run folder
+
+Train = Callable[[ResNetStage2Config, TrainOptions], dict[str, Any]]  # see `train_in_subprocess`
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """One line of the table, still to be trained."""
+class PlannedRun:
+    """A row of the table before training."""
 
     backbone: str
     mode: str
@@ -36,91 +38,94 @@ class _Candidate:
 
     @property
     def name(self) -> str:
-        """Of the run's folder under `out`."""
+        """The name of the run folder under `out`."""
         return Path(self.config.checkpoint_dir).name
 
 
 def compare(
-    out: Path, backbones: Sequence[str], modes: Sequence[str], settings: dict[str, Any], max_skipped: float = 0.01
+    out: Path,
+    backbones: Sequence[str],
+    modes: Sequence[str],
+    settings: dict[str, Any],
+    max_skipped: float = 0.01,
+    train: Train = train_in_subprocess,
 ) -> dict[str, Any]:
-    """Trains each backbone in each mode, one after another, and leaves compare.json and compare.md in `out`.
+    """Trains each backbone in each mode, one after the other, and writes compare.json and compare.md to `out`.
 
-    Each run follows the guide's preset for it (resnet18_frozen where cached, else the backbone's own), and stands with
-    its store under `out`. Run again, the same command takes over the runs that had finished; where data, weights or
-    settings are others, they are trained anew.
+    Each run uses the training guide's preset (resnet18_frozen in cached mode, else the backbone's own). Runs and
+    stores are in `out`. The same command reuses finished runs if their data, weights and settings are unchanged.
 
     Args:
-        backbones: of BACKBONES; "hog" has nothing to train end to end and is compared cached alone.
-        settings: of ResNetStage2Config, for all runs; they win over the presets.
+        backbones: of BACKBONES; "hog" has no trainable parameters and is only compared in cached mode.
+        settings: fields of ResNetStage2Config for all runs; they override the presets.
+        train: trains one run.
 
     Returns:
-        the content of compare.json: `rows`, `baselines`, `classes` and `pairs_per_class`.
+        The content of compare.json: `rows`, `baselines`, `classes` and `pairs_per_class`.
 
     Raises:
-        ConfigError: a name is unknown, or nothing is left to compare. DataError: there is no data.
-        MismatchError: the runs saw other pairs.
-        Stage2Error: of any kind that training raises.
+        ConfigError: a name is unknown, or there is nothing to compare. DataError: there is no data.
+        MismatchError: the runs used different pairs.
+        Stage2Error: any error of training.
     """
-    candidates = _candidates(out, backbones, modes, settings)
-    data = {name: asdict(scene) for name, scene in scene_digests(Path(candidates[0].config.data_path)).items()}
+    planned = plan_runs(out, backbones, modes, settings)
+    data = {name: asdict(scene) for name, scene in scene_digests(Path(planned[0].config.data_path)).items()}
     with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
-    for number, candidate in enumerate(candidates, 1):
-        _log.info("Comparing %s (%s of %s)", candidate.name, number, len(candidates))
-        key = _key(candidate.config, data)
-        runs.append(_kept(candidate, key) or _trained(candidate, key, out, max_skipped))
+    for number, run in enumerate(planned, 1):
+        _log.info("Comparing %s (%s of %s)", run.name, number, len(planned))
+        key = _fingerprint(run.config, data)
+        runs.append(_load_finished(run, key) or _train_row(run, key, out, max_skipped, train))
         _check_same_pairs(runs[0], runs[-1])
-    found = {
+    comparison = {
         "rows": [run["row"] for run in runs],
         "baselines": {name: runs[0]["results"]["baselines"][name] for name in ("majority", "spatial_only")},
         "classes": runs[0]["results"]["classes"],
         "pairs_per_class": runs[0]["results"]["pairs_per_class"],
     }
-    write_json(out / RESULT, found)
-    publish(out / TABLE, compare_markdown(found).encode())
-    return found
+    write_json(out / RESULT, comparison)
+    publish(out / TABLE, compare_markdown(comparison).encode())
+    return comparison
 
 
-def _candidates(
-    out: Path, backbones: Sequence[str], modes: Sequence[str], settings: dict[str, Any]
-) -> list[_Candidate]:
-    """All of them, their settings checked before the first one is trained."""
-    for what, names, known in (("backbones", backbones, BACKBONES), ("modes", modes, MODES)):
+def plan_runs(out: Path, backbones: Sequence[str], modes: Sequence[str], settings: dict[str, Any]) -> list[PlannedRun]:
+    """All runs of a comparison, with validated settings. Raises ConfigError."""
+    for option, names, known in (("backbones", backbones, BACKBONES), ("modes", modes, MODES)):
         unknown = [name for name in names if name not in known]
         if unknown or not names:
-            raise ConfigError(f"--{what} has {(*unknown, '')[0]!r}; name some of {', '.join(known)}, with commas")
-    wanted = [(name, mode) for name in dict.fromkeys(backbones) for mode in dict.fromkeys(modes)]
-    wanted = [(name, mode) for name, mode in wanted if (name, mode) != (HOG, END_TO_END)]
-    if not wanted:
+            raise ConfigError(f"--{option} has {(*unknown, '')[0]!r}; choose from {', '.join(known)}, with commas")
+    pairs = [(name, mode) for name in dict.fromkeys(backbones) for mode in dict.fromkeys(modes)]
+    pairs = [pair for pair in pairs if pair != (HOG, END_TO_END)]
+    if not pairs:
         raise ConfigError(f"{HOG} has nothing to train end to end; add {CACHED} to --modes, or a ResNet to --backbones")
-    return [_Candidate(name, mode, _config(out, name, mode, settings)) for name, mode in wanted]
+    return [PlannedRun(name, mode, _config(out, name, mode, settings)) for name, mode in pairs]
 
 
 def _config(out: Path, backbone: str, mode: str, settings: dict[str, Any]) -> ResNetStage2Config:
-    own = {
+    fixed = {
         "backbone_name": backbone,
         "freeze_backbone": mode == CACHED,
         "checkpoint_dir": str(out / f"{backbone}_{mode}"),
     }
     if backbone == HOG:
-        own["weights"] = ResNetStage2Config.weights  # those in the settings are the ResNets'
+        fixed["weights"] = ResNetStage2Config.weights  # the given weights are for the ResNets
     return ResNetStage2Config.from_dict(
-        preset("resnet18_frozen" if mode == CACHED else backbone).settings | settings | own
+        preset("resnet18_frozen" if mode == CACHED else backbone).settings | settings | fixed
     )
 
 
-def _trained(candidate: _Candidate, key: str, out: Path, max_skipped: float) -> dict[str, Any]:
-    """Trains in a child; the results, the row made of them, and the key by which the run will be known again."""
-    config, store = candidate.config, out / f"{candidate.backbone}.store"
-    resumed = candidate.mode == CACHED and store.exists()
+def _train_row(run: PlannedRun, key: str, out: Path, max_skipped: float, train: Train) -> dict[str, Any]:
+    """Trains one run; returns and saves its results, its row of the table and its key."""
+    config, store = run.config, out / f"{run.backbone}.store"
+    resumed = run.mode == CACHED and store.exists()
     with translate_os_errors(out):
         (Path(config.checkpoint_dir) / ROW).unlink(missing_ok=True)
-    features = str(store) if candidate.mode == CACHED else ""
-    results = train_in_child(config, TrainOptions(features, max_skipped, overwrite=True))
+    features = str(store) if run.mode == CACHED else ""
+    results = train(config, TrainOptions(features, max_skipped, overwrite=True))
     row = {
-        "model": candidate.backbone,
-        "mode": candidate.mode,
+        "model": run.backbone,
+        "mode": run.mode,
         "val_accuracy": results["best_val_accuracy"],
         "val_mpca": results["best_val_mpca"],
         "test_accuracy": results["test_accuracy"],
@@ -128,39 +133,39 @@ def _trained(candidate: _Candidate, key: str, out: Path, max_skipped: float) -> 
         "epochs": results["epochs_run"],
         "seconds_train": results["seconds"]["train"],
         "seconds_extract": results["seconds"]["extract"],
-        "extract_resumed": resumed,  # what an interrupted comparison had extracted is not in the seconds
+        "extract_resumed": resumed,  # then seconds_extract lacks the time of earlier extractions
         "peak_memory": results["peak_memory"],
         "memory": results["memory"],
-        "zero_share": store_info(store)["zero_share"] if candidate.mode == CACHED else None,
+        "zero_share": store_info(store)["zero_share"] if run.mode == CACHED else None,
         "run": config.checkpoint_dir,
     }
-    run = {"key": key, "row": row, "results": results}
-    write_json(Path(config.checkpoint_dir) / ROW, run)
-    return run
+    finished = {"key": key, "row": row, "results": results}
+    write_json(Path(config.checkpoint_dir) / ROW, finished)
+    return finished
 
 
-def _kept(candidate: _Candidate, key: str) -> dict[str, Any] | None:
-    """The run as an interrupted comparison left it, where it was finished with the same settings, data and weights."""
-    path = Path(candidate.config.checkpoint_dir) / ROW
+def _load_finished(run: PlannedRun, key: str) -> dict[str, Any] | None:
+    """The run of an earlier comparison if it finished with the same settings, data and weights, else None."""
+    path = Path(run.config.checkpoint_dir) / ROW
     if not path.exists():
         return None
-    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return run if run["key"] == key else None
+    finished: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return finished if finished["key"] == key else None
 
 
-def _key(config: ResNetStage2Config, data: dict[str, Any]) -> str:
+def _fingerprint(config: ResNetStage2Config, data: dict[str, Any]) -> str:
     weights = load_backbone(config.backbone_name, config.weights).sha256
     return digest({"config": config.to_dict(), "data": data, "weights": weights})
 
 
 def _check_same_pairs(first: dict[str, Any], run: dict[str, Any]) -> None:
-    """Raises MismatchError unless both runs trained, validated and tested on as many pairs of each class."""
+    """Raises MismatchError unless both runs have the same number of pairs of each class in each split."""
     for split, counts in first["results"]["pairs_per_class"].items():
-        other = run["results"]["pairs_per_class"][split]
-        if other != counts:
+        actual = run["results"]["pairs_per_class"][split]
+        if actual != counts:
             raise MismatchError(
-                f"{run['row']['run']} has {other} pairs of the classes in {split}, {first['row']['run']} {counts}: "
-                f"they do not compare; mend the images that were skipped, and compare into another --out"
+                f"{run['row']['run']} has {actual} pairs of the classes in {split}, {first['row']['run']} {counts}: "
+                f"they cannot be compared; repair the skipped images, and give another --out"
             )
 
 
@@ -175,12 +180,12 @@ _HEADER = (
     "memory",
     "zero values",
 )
-_NOTHING = "-"
+_EMPTY = "-"
 
 
-def compare_markdown(found: dict[str, Any]) -> str:
-    """The page of a comparison (compare.json's content): the table, and what its figures mean."""
-    classes, splits = found["classes"], found["pairs_per_class"]
+def compare_markdown(comparison: dict[str, Any]) -> str:
+    """The content of compare.json as a Markdown page: the table, and the meaning of its columns."""
+    classes, splits = comparison["classes"], comparison["pairs_per_class"]
     pairs = [
         f"- {name}: {sum(counts):,} pairs ({', '.join(f'{c} {n:,}' for c, n in zip(classes, counts, strict=True))})"
         for name, counts in splits.items()
@@ -190,23 +195,23 @@ def compare_markdown(found: dict[str, Any]) -> str:
         "",
         *pairs,
         "",
-        "MPCA is the mean per-class accuracy; the validation figures are those of the epoch with the best MPCA, whose "
+        "MPCA is the mean per-class accuracy. The validation metrics are those of the epoch with the best MPCA, whose "
         "model was tested. Frozen models train the head on features that were extracted once. Memory is the peak of "
-        + _memory_text(found["rows"])
-        + ". Zero values is the share of zeros among the extracted features.",
+        + _memory_text(comparison["rows"])
+        + ". Zero values is the fraction of zeros among the extracted features.",
     ]
-    if any(row["extract_resumed"] for row in found["rows"]):
-        notes.append("A time with ≥ leaves out what an earlier, interrupted comparison had extracted.")
-    runs = [f"- {_model(row)}: `{row['run']}`, {row['epochs']} epochs" for row in found["rows"]]
-    return "\n".join(["# Comparison", "", compare_table(found), "", *notes, "", *runs, ""])
+    if any(row["extract_resumed"] for row in comparison["rows"]):
+        notes.append("A time with ≥ does not include what an earlier, interrupted comparison extracted.")
+    runs = [f"- {_model(row)}: `{row['run']}`, {row['epochs']} epochs" for row in comparison["rows"]]
+    return "\n".join(["# Comparison", "", compare_table(comparison), "", *notes, "", *runs, ""])
 
 
-def compare_table(found: dict[str, Any]) -> str:
-    """The table alone, in Markdown, its columns padded to be read as they are."""
-    rows = [_HEADER, *(_cells(row) for row in found["rows"])]
-    for name, figures in found["baselines"].items():
-        test = (f"{figures['accuracy']:.1%}", f"{figures['mpca']:.4f}")
-        rows.append((name, _NOTHING, _NOTHING, *test, *[_NOTHING] * 4))
+def compare_table(comparison: dict[str, Any]) -> str:
+    """The table in Markdown, with padded columns."""
+    rows = [_HEADER, *(_cells(row) for row in comparison["rows"])]
+    for name, metrics in comparison["baselines"].items():
+        test = (f"{metrics['accuracy']:.1%}", f"{metrics['mpca']:.4f}")
+        rows.append((name, _EMPTY, _EMPTY, *test, *[_EMPTY] * 4))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -215,7 +220,7 @@ def compare_table(found: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    extraction, zeros = _NOTHING, _NOTHING
+    extraction, zeros = _EMPTY, _EMPTY
     if row["mode"] == CACHED:
         extraction = ("≥ " if row["extract_resumed"] else "") + _duration(row["seconds_extract"])
         zeros = f"{row['zero_share']:.1%}"
@@ -243,7 +248,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory_text(rows: list[dict[str, Any]]) -> str:
-    """Every run is on the same device."""
+    """What the column measures; all runs use the same device."""
     if rows[0]["memory"] == "GPU":
-        return "what PyTorch allocated on the GPU"
-    return "the whole process, Python, libraries, extraction and baselines included"
+        return "the memory that PyTorch allocated on the GPU"
+    return "the whole process, including Python, libraries, extraction and baselines"

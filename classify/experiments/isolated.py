@@ -1,8 +1,9 @@
-"""One training in a process of its own, so that its peak memory is its own."""
+"""Trains in a separate process, so that the peak memory of one training can be measured."""
 
 import json
 import resource
 import sys
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,59 +22,70 @@ from extract.device import pick_device
 _STATUS = Path("/proc/self/status")
 
 
-def train_in_child(config: ResNetStage2Config, options: TrainOptions) -> dict[str, Any]:
-    """The content of the run's final_results.json, with `peak_memory`: bytes, and `memory`: of what.
-
-    On CUDA that is what PyTorch had allocated at most, on the CPU the largest resident size of the whole process,
-    Python and the libraries included, extraction and baselines too. Log lines go to standard error.
-
-    Raises:
-        Stage2Error: of the kind that `classify.pipeline.train` raised, or because the process died.
-    """
-    context = get_context("spawn")  # a forked one would start with this process's memory
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(config, options, sender), daemon=True)
-    child.start()
-    sender.close()
-    try:
-        answer: dict[str, Any] = json.loads(receiver.recv_bytes())
-    except EOFError as error:
-        child.join()
-        raise Stage2Error(
-            f"the training of {config.checkpoint_dir} died with exit code {child.exitcode}; -9 is for want of memory: "
-            f"use a smaller --batch_size or fewer --num_workers, and run the same command again"
-        ) from error
-    child.join()
-    if "error" in answer:
-        raise getattr(configs.errors, answer["error"])(answer["message"])
-    return answer
-
-
-def _child(config: ResNetStage2Config, options: TrainOptions, sender: Connection) -> None:
+def train_and_send(config: ResNetStage2Config, options: TrainOptions, sender: Connection) -> None:
+    """Runs in the child process: trains, and sends the results or the error as JSON."""
     try:
         with console(sys.stderr):
             results = train(config, options).results
-        answer = results | _peak(pick_device(config.device))
+        message = results | _peak_memory(pick_device(config.device))
     except Stage2Error as error:
-        answer = {"error": _public(type(error)), "message": str(error)}
+        message = {"error": error_class_name(type(error)), "message": str(error)}
     except KeyboardInterrupt:
-        sys.exit(130)  # the parent was interrupted as well, and says so
-    sender.send_bytes(json.dumps(answer).encode())
+        sys.exit(130)  # Ctrl-C reaches the parent process as well, which reports it
+    sender.send_bytes(json.dumps(message).encode())
 
 
-def _public(kind: type[Stage2Error]) -> str:
-    """The name of the error, or of the nearest one above it that takes nothing but a message."""
+Target = Callable[[ResNetStage2Config, TrainOptions, Connection], None]
+
+
+def train_in_subprocess(
+    config: ResNetStage2Config, options: TrainOptions, target: Target = train_and_send
+) -> dict[str, Any]:
+    """Trains in a child process. Log lines go to standard error.
+
+    Returns:
+        The content of the run's final_results.json, with `peak_memory` in bytes and `memory`: "GPU" for the largest
+        memory that PyTorch allocated on the GPU, "process" for the largest resident size of the whole process, which
+        includes Python, libraries, extraction and baselines.
+
+    Raises:
+        Stage2Error: of the class that `classify.pipeline.train` raised, or because the child process died.
+    """
+    context = get_context("spawn")  # a forked process would start with this process's memory
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=target, args=(config, options, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        message: dict[str, Any] = json.loads(receiver.recv_bytes())
+    except EOFError as error:
+        child.join()
+        raise Stage2Error(
+            f"the training of {config.checkpoint_dir} died with exit code {child.exitcode} (-9: out of memory); use a "
+            f"smaller --batch_size or fewer --num_workers, and run the same command again"
+        ) from error
+    child.join()
+    if "error" in message:
+        raise getattr(configs.errors, message["error"])(message["message"])
+    return message
+
+
+def error_class_name(kind: type[Stage2Error]) -> str:
+    """The name of the nearest class in configs.errors: unlike subclasses elsewhere, it can be raised with a message."""
     return next(parent.__name__ for parent in kind.__mro__ if parent.__module__ == configs.errors.__name__)
 
 
-def _peak(device: torch.device) -> dict[str, Any]:
+def _peak_memory(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"peak_memory": torch.cuda.max_memory_allocated(device), "memory": "GPU"}
-    return {"peak_memory": _peak_resident(), "memory": "process"}
+    return {"peak_memory": peak_resident_bytes(), "memory": "process"}
 
 
-def _peak_resident() -> int:
-    """Bytes. Linux's getrusage counts what the parent had when it started the child, so /proc is asked first."""
+def peak_resident_bytes() -> int:
+    """The largest resident size of this process so far.
+
+    /proc is preferred: Linux's getrusage includes the memory that the parent had when it started this process.
+    """
     if _STATUS.exists():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024

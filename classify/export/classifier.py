@@ -1,4 +1,4 @@
-"""The whole classifier as one module for use elsewhere: crops and boxes in, probabilities out."""
+"""The exported classifier: one module from crops and boxes to probabilities."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from classify.model.head import FusionHead
 
 
-class Inputs(NamedTuple):
-    """What the classifier is asked: B pairs of P people, of one frame or of several."""
+class ClassifierInputs(NamedTuple):
+    """The inputs for B pairs of P people, from one or several frames."""
 
-    crops: Tensor  # (P, 3, S, S) uint8, as extract.images.crops.crop_people makes them
+    crops: Tensor  # (P, 3, S, S) uint8, see extract.images.crops.crop_people
     boxes: Tensor  # (P, 4) float32 x y width height in pixels of the frame, widths and heights above 0
     size: Tensor  # (B, 2) int64 width and height in pixels of the pair's frame
-    people: Tensor  # (B,) int64 how many people the pair's frame has, those without a crop too
+    people: Tensor  # (B,) int64 number of people in the pair's frame, including those without a crop
     a: Tensor  # (B,) int64 rows of `crops` and `boxes`
-    b: Tensor  # (B,) int64
+    b: Tensor  # (B,) int64 rows of `crops` and `boxes`
 
 
 class PairClassifier(nn.Module):
-    """`Inputs` -> probabilities (B, C) float32, the same for (A, B) and (B, A)."""
+    """`ClassifierInputs` -> probabilities (B, C) float32, the same for (A, B) and (B, A)."""
 
     def __init__(self, backbone: nn.Module, head: FusionHead) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class PairClassifier(nn.Module):
         self.eval()
 
     def forward(self, crops: Tensor, boxes: Tensor, size: Tensor, people: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """See `Inputs`."""
+        """See `ClassifierInputs`."""
         spatial = pair_spatial(boxes[a], boxes[b], size, people)
         logits: Tensor = self.head(self.backbone(crops), a, b, spatial)
         return logits.softmax(1)
@@ -39,13 +39,13 @@ class PairClassifier(nn.Module):
 def pair_spatial(box_a: Tensor, box_b: Tensor, size: Tensor, people: Tensor) -> Tensor:
     """`extract.annotations.spatial.spatial_features` in torch operators: (B, 4) twice, (B, 2), (B,) -> (B, 8) float32.
 
-    In float64 as there, so that both round alike.
+    Both compute in float64, so they round identically.
     """
     xa, ya, wa, ha = box_a.double().unbind(1)
     xb, yb, wb, hb = box_b.double().unbind(1)
     width, height = size.double().unbind(1)
     dx = ((xa + wa / 2) - (xb + wb / 2)).abs()
-    dx = dx - (dx / width).floor() * width  # the remainder, which not every runtime has for float64
+    dx = dx - (dx / width).floor() * width  # the remainder; not every runtime has `%` for float64
     dx = torch.minimum(dx, width - dx)
     dy = ((ya + ha / 2) - (yb + hb / 2)).abs()
     overlap = (torch.minimum(ya + ha, yb + hb) - torch.maximum(ya, yb)).clamp_min(0)

@@ -1,5 +1,6 @@
-"""A finished run as one file that other programs run, checked against the live model before it is written."""
+"""Exports a finished run to a file for other programs, after checking its output against the model's."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,43 +8,50 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch
-from classify.export.classifier import Inputs, PairClassifier
-from classify.export.formats import Answer, card_of, check_packages, read_back, to_bytes
+from classify.export.classifier import ClassifierInputs, PairClassifier
+from classify.export.formats import Metadata, Predictor, check_packages, deserialize, model_metadata, serialize
 from classify.inference.finished_run import load_run_backbone
-from classify.model.checkpoint import BEST, build_model, load_checkpoint
+from classify.model.checkpoint import build_model, load_checkpoint
 from classify.model.head import Stage2Model
+from classify.run_folder import RunFolder
 from configs.errors import ExportError
 from extract.annotations.spatial import spatial_features
 from store.files import publish, sha256, translate_os_errors
 
-TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `difference`
-PROBES = ((2, 1), (2, 2), (5, 1), (9, 21))  # people and pairs of the random questions
-_FLOOR = 1e-30  # probabilities below are equal
+TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `max_difference`
+TEST_SIZES = ((2, 1), (2, 2), (5, 1), (9, 21))  # numbers of people and pairs of the random test inputs
+_FLOOR = 1e-30  # smaller probabilities are treated as equal
+
+Serialize = Callable[[str, PairClassifier, ClassifierInputs, Metadata], bytes]
 
 
-def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]:
-    """Writes the classifier of `run`, backbone and head, to `out`; returns what was written and how exact it is.
+def export(run: Path, out: Path, kind: str, weights: str = "", serialize: Serialize = serialize) -> dict[str, Any]:
+    """Exports the classifier of the run in folder `run`, backbone and head, in float32 to `out`.
 
-    The file's content is read back and asked random questions, and `out` is only touched when it answers them as the
-    live model does. It is exported from the CPU, in float32.
+    The serialized model is loaded again and compared with the model on random inputs. `out` is only written if their
+    outputs agree.
 
     Args:
         kind: "onnx", "torchscript" or "safetensors".
-        weights: as for `load_run_backbone`: where the backbone's file lies now, if it moved.
+        weights: path of the backbone's weights if they have moved; see `load_run_backbone`.
+        serialize: converts the classifier to the content of a file.
+
+    Returns:
+        A description of the file, with `difference` and `tolerance` of the comparison.
 
     Raises:
         ConfigError: a package that the format needs is not installed.
-        ExportError: the exported model answers otherwise than the live one.
-        CheckpointError, WeightsError, MismatchError: the run cannot be opened. StorageError: `out` cannot be written.
+        ExportError: the exported model's output differs.
+        CheckpointError, WeightsError, MismatchError: the run cannot be loaded. StorageError: `out` cannot be written.
     """
     check_packages(kind)
-    checkpoint = load_checkpoint(run / BEST)
-    model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(run / BEST))
+    best_model = RunFolder(run).best_model
+    checkpoint = load_checkpoint(best_model)
+    model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(best_model))
     classifier = PairClassifier(model.backbone, model.head)
     crop_size = checkpoint.info.config.crop_size
-    card = card_of(checkpoint)
-    data = to_bytes(kind, classifier, random_inputs(3, 2, crop_size), card)
-    worst = check(read_back(kind, data, classifier), model, crop_size)
+    data = serialize(kind, classifier, random_inputs(3, 2, crop_size), model_metadata(checkpoint))
+    difference = check_outputs(deserialize(kind, data, classifier), model, crop_size)
     with translate_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     publish(out, data)
@@ -52,65 +60,68 @@ def export(run: Path, out: Path, kind: str, weights: str = "") -> dict[str, Any]
         "format": kind,
         "bytes": len(data),
         "sha256": sha256(data),
-        "difference": worst,
+        "difference": difference,
         "tolerance": TOLERANCE,
         "classes": list(checkpoint.info.config.class_names),
         "crop_size": crop_size,
     }
 
 
-def check(answer: Answer, model: Stage2Model, crop_size: int) -> float:
-    """The largest difference between `answer` and the live model on random questions.
+def check_outputs(predictor: Predictor, model: Stage2Model, crop_size: int) -> float:
+    """The largest difference between the outputs of `predictor` and `model` on random inputs.
 
     Raises:
         ExportError: it is above TOLERANCE.
     """
-    questions = [random_inputs(persons, pairs, crop_size, seed) for seed, (persons, pairs) in enumerate(PROBES)]
-    worst = max(difference(answer(inputs), live_answer(model, inputs)) for inputs in questions)
-    if not worst <= TOLERANCE:  # NaN is no agreement
+    tests = [random_inputs(persons, pairs, crop_size, seed) for seed, (persons, pairs) in enumerate(TEST_SIZES)]
+    worst = max(max_difference(predictor(inputs), model_output(model, inputs)) for inputs in tests)
+    if not worst <= TOLERANCE:  # `not` also catches NaN
         raise ExportError(
-            f"the exported model differs from the live one by {worst:.2g}, where {TOLERANCE:g} is allowed; nothing was "
-            f"written: try another --format, or another version of its packages"
+            f"the exported model differs from the model by {worst:.2g}, more than {TOLERANCE:g}; nothing was written: "
+            f"try another --format, or another version of its packages"
         )
     return worst
 
 
 @torch.no_grad()
-def live_answer(model: Stage2Model, inputs: Inputs) -> Tensor:
-    """(B, C) probabilities as every other command computes them: spatial features by numpy, logits by the model."""
+def model_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
+    """(B, C) probabilities as the other commands compute them: spatial features by numpy, logits by the model."""
     boxes, a, b = inputs.boxes.numpy(), inputs.a.numpy(), inputs.b.numpy()
     spatial = torch.from_numpy(spatial_features(boxes[a], boxes[b], inputs.size.numpy(), inputs.people.numpy()))
     logits: Tensor = model(PairBatch(inputs.crops, inputs.a, inputs.b, spatial, inputs.a))
     return logits.softmax(1)
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of log-probabilities (B, C), over the largest log-probability (at least 1).
+def max_difference(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference of log-probabilities, relative to the largest log-probability (at least 1).
 
-    Logarithms, because random crops may make a model so certain that all probabilities round to 0 and 1.
+    Logarithms, because a model can be so certain about random crops that all probabilities round to 0 and 1.
+
+    Args:
+        actual, expected: (B, C) probabilities.
     """
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return float("inf")
-    mine, theirs = (values.double().clamp_min(_FLOOR).log() for values in (found, expected))
-    return float((mine - theirs).abs().max() / theirs.abs().max().clamp_min(1))
+    log_actual, log_expected = (values.double().clamp_min(_FLOOR).log() for values in (actual, expected))
+    return float((log_actual - log_expected).abs().max() / log_expected.abs().max().clamp_min(1))
 
 
-def random_inputs(persons: int, pairs: int, crop_size: int, seed: int = 0) -> Inputs:
-    """A random question: noise for crops, boxes of broken sizes all around the panorama and over its seam."""
+def random_inputs(persons: int, pairs: int, crop_size: int, seed: int = 0) -> ClassifierInputs:
+    """Random inputs: noise as crops, and boxes of fractional sizes all around the panorama and across its seam."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
-    def whole(low: int, high: int, *shape: int) -> Tensor:
+    def integers(low: int, high: int, *shape: int) -> Tensor:
         return torch.randint(low, high, shape, generator=generator)
 
-    first = whole(0, persons, pairs)
-    return Inputs(
-        crops=whole(0, 256, persons, 3, crop_size, crop_size).to(torch.uint8),
+    first = integers(0, persons, pairs)
+    return ClassifierInputs(
+        crops=integers(0, 256, persons, 3, crop_size, crop_size).to(torch.uint8),
         boxes=torch.cat([uniform(-300, 3800, persons, 1), uniform(0, 300, persons, 1), uniform(5, 250, persons, 2)], 1),
-        size=torch.stack([whole(3000, 4000, pairs), whole(400, 600, pairs)], dim=1),
-        people=whole(2, 30, pairs),
+        size=torch.stack([integers(3000, 4000, pairs), integers(400, 600, pairs)], dim=1),
+        people=integers(2, 30, pairs),
         a=first,
-        b=(first + whole(1, persons, pairs)) % persons,
+        b=(first + integers(1, persons, pairs)) % persons,
     )

@@ -1,4 +1,4 @@
-"""Finished runs at work: evaluated on a split, or predicting on new frames.
+"""Evaluation of finished runs on a split, and prediction on new frames.
 
 Used by `stage2 evaluate`, `stage2 predict` and export.
 """

@@ -19,7 +19,6 @@ from store.files import publish
 
 FORMAT = 1
 CACHED, END_TO_END = "cached", "end_to_end"
-BEST, LAST = "best_model.pth", "last.pth"
 State = dict[str, Tensor]
 
 # zipfile raises these on damaged archives, and read_tensor_file on files that are not checkpoints

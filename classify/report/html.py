@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file with everything in it, to look at or to send to somebody."""
+"""The report of a run: one HTML file that includes its images and can be opened offline."""
 
 import base64
 import json
@@ -8,10 +8,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from classify.model.checkpoint import BEST
-from classify.report.overlay import COLORS, FREE
-from classify.report.results import RESULTS
-from configs.errors import DataError
+from classify.report.overlay import COLORS, UNPAIRED
+from classify.report.results import read_results
+from classify.run_folder import RunFolder
 from extract.backbones.hog import HOG
 from store.files import publish
 
@@ -22,7 +21,7 @@ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif
 main { max-width:1000px; margin:0 auto; padding:32px 20px 64px } h1 { font-size:26px; margin:0 0 4px }
 h2 { font-size:18px; margin:0 0 14px } section { background:var(--paper); border:1px solid var(--line);
 border-radius:10px; padding:20px 24px; margin-top:20px } .soft { color:var(--soft) }
-.figures { display:flex; flex-wrap:wrap; gap:36px } .figure b { display:block; font-size:34px; line-height:1.2 }
+.metrics { display:flex; flex-wrap:wrap; gap:36px } .metric b { display:block; font-size:34px; line-height:1.2 }
 table { border-collapse:collapse; width:100% } td,th { text-align:left; padding:6px 10px 6px 0;
 border-bottom:1px solid var(--line); vertical-align:middle } th { color:var(--soft); font-weight:500; font-size:14px }
 th.wide { width:35% }
@@ -31,31 +30,35 @@ border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; backgr
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
 .legend span { margin-right:18px } .legend i { display:inline-block; width:12px; height:12px; margin-right:6px }
-.pictures { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
+.plots { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
 code { font-size:13px; overflow-wrap:anywhere } details summary { cursor:pointer; color:var(--soft) }
 """
 _BASELINES = {
-    "majority": "always the commonest class",
+    "majority": "always the most frequent class",
     "spatial_only": "the 8 spatial features alone",
     "knn": "nearest neighbours on the cached features",
 }
 
 
 def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
-    """Writes the page of a finished run to `out`; `overlays` are image files of predictions to show.
+    """Writes the report of a finished run to `out` and returns `out`.
+
+    Args:
+        overlays: image files of predictions to include.
 
     Raises:
-        DataError: the folder holds no finished run. StorageError: the page cannot be written.
+        DataError: the folder does not contain a finished run. StorageError: the file cannot be written.
     """
     results = read_results(run)
-    own = {"Confusion matrix, test split": run / "confusion_matrix.png", "Training": run / "curves.png"}
+    folder = RunFolder(run)
+    plots = {"Confusion matrix, test split": folder.confusion_matrix, "Training": folder.curves}
     sections = [
         _headline(results),
-        _section("Against the baselines, test split", _comparison(results)),
-        _section("Each class, test split", _per_class(results)),
-        _section("Pictures", _pictures(own)),
-        *[_section("What it says of test frames", _legend(results) + _overlays(overlays)) for _ in overlays[:1]],
-        _section("What was run", _facts(run, results)),
+        _section("Comparison with the baselines, test split", _baseline_table(results)),
+        _section("Per class, test split", _class_table(results)),
+        _section("Plots", _figures(plots)),
+        *([_section("Predictions for test frames", _legend(results) + _overlays(overlays))] if overlays else []),
+        _section("Run", _details(folder, results)),
     ]
     title = f"{results['config']['backbone_name']}, {results['config']['fusion_strategy']}"
     page = (
@@ -69,109 +72,99 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
     return out
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """The content of a run's final_results.json. Raises DataError where there is none."""
-    path = run / RESULTS
-    try:
-        results = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{run} holds no finished run ({path.name}: {error}); train one, or check the path") from error
-    if not isinstance(results, dict) or "baselines" not in results:
-        raise DataError(f"{path} is no result of this product; check the path")
-    return results
-
-
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
 def _headline(results: dict[str, Any]) -> str:
     present, total = results["test_classes_present"], len(results["classes"])
-    figures = {
+    metrics = {
         "test MPCA": f"{results['test_mpca']:.3f}",
         "test accuracy": f"{results['test_accuracy']:.1%}",
         "test pairs": f"{results['test_pairs']:,}",
         "seconds to train": f"{results['seconds']['train']:.1f}",
     }
-    cells = "".join(f'<div class="figure"><b>{value}</b>{escape(name)}</div>' for name, value in figures.items())
-    note = f"MPCA: the mean of the per-class accuracies, over the {present} of {total} classes that occur."
-    return f'<section><div class="figures">{cells}</div><div class="soft">{note}</div></section>'
+    cells = "".join(f'<div class="metric"><b>{value}</b>{escape(name)}</div>' for name, value in metrics.items())
+    note = f"MPCA: mean per-class accuracy over the {present} of {total} classes present."
+    return f'<section><div class="metrics">{cells}</div><div class="soft">{note}</div></section>'
 
 
-def _comparison(results: dict[str, Any]) -> str:
+def _baseline_table(results: dict[str, Any]) -> str:
     rows = [("this run", results["test_mpca"], results["test_accuracy"], True)]
-    for name, figures in results["baselines"].items():
-        rows.append((f"{name}: {_BASELINES.get(name, '')}", figures["mpca"], figures["accuracy"], False))
+    for name, metrics in results["baselines"].items():
+        rows.append((f"{name}: {_BASELINES.get(name, '')}", metrics["mpca"], metrics["accuracy"], False))
     body = "".join(
-        f'<tr class="{"own" if own else ""}"><td>{escape(name)}</td><td>{_bar(mpca)}</td>'
+        f'<tr class="{"own" if is_run else ""}"><td>{escape(name)}</td><td>{_bar(mpca)}</td>'
         f'<td class="n">{mpca:.3f}</td><td class="n">{accuracy:.1%}</td></tr>'
-        for name, mpca, accuracy, own in rows
+        for name, mpca, accuracy, is_run in rows
     )
-    return f"<table><tr><th>what answers</th><th class='wide'></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
+    return f"<table><tr><th>model</th><th class='wide'></th><th>MPCA</th><th>accuracy</th></tr>{body}</table>"
 
 
-def _per_class(results: dict[str, Any]) -> str:
+def _class_table(results: dict[str, Any]) -> str:
     pairs = [sum(row) for row in results["test_confusion_matrix"]]
     rows = zip(results["classes"], results["test_per_class_accuracy"], pairs, strict=True)
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td>{'does not occur' if share is None else _bar(share)}</td>"
-        f'<td class="n">{"" if share is None else f"{share:.1%}"}</td><td class="n">{count:,}</td></tr>'
-        for name, share, count in rows
+        f"<tr><td>{escape(name)}</td><td>{'not present' if accuracy is None else _bar(accuracy)}</td>"
+        f'<td class="n">{"" if accuracy is None else f"{accuracy:.1%}"}</td><td class="n">{count:,}</td></tr>'
+        for name, accuracy, count in rows
     )
     return f"<table><tr><th>class</th><th class='wide'></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
 
 
-def _bar(share: float) -> str:
-    return f'<div class="bar"><i style="width:{100 * share:.1f}%"></i></div>'
+def _bar(value: float) -> str:
+    return f'<div class="bar"><i style="width:{100 * value:.1f}%"></i></div>'
 
 
-def _pictures(pictures: dict[str, Path]) -> str:
-    shown = [(caption, path) for caption, path in pictures.items() if path.exists()]
+def _figures(plots: dict[str, Path]) -> str:
+    existing = [(caption, path) for caption, path in plots.items() if path.exists()]
     figures = "".join(
-        f'<figure style="margin:0"><img alt="{escape(caption)}" src="{_inline(path)}">'
+        f'<figure style="margin:0"><img alt="{escape(caption)}" src="{_data_url(path)}">'
         f'<figcaption class="soft">{escape(caption)}</figcaption></figure>'
-        for caption, path in shown
+        for caption, path in existing
     )
-    missing = "" if shown else "There are none: install the extra <code>plots</code> and train again."
-    return f'<div class="pictures">{figures}</div>{missing}'
+    missing = "" if existing else "No plots: install the extra <code>plots</code> and train again."
+    return f'<div class="plots">{figures}</div>{missing}'
 
 
 def _overlays(paths: Sequence[Path]) -> str:
-    """Panoramas are wide: each scrolls in a strip of its own."""
+    """Panoramas are wide, so each image scrolls horizontally."""
     return "".join(
-        f'<div class="strip"><img alt="predictions for {escape(path.name)}" src="{_inline(path)}"></div>'
+        f'<div class="strip"><img alt="predictions for {escape(path.name)}" src="{_data_url(path)}"></div>'
         for path in paths
     )
 
 
 def _legend(results: dict[str, Any]) -> str:
-    """Which colour the overlays give each class."""
+    """The colours of the classes in the overlays."""
     colored = zip(results["classes"], cycle(COLORS), strict=False)
     marks = "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in colored)
-    return f'<p class="legend">{marks}<span><i style="background:{FREE}"></i>in no pair</span></p>'
+    return f'<p class="legend">{marks}<span><i style="background:{UNPAIRED}"></i>in no pair</span></p>'
 
 
-def _inline(path: Path) -> str:
+def _data_url(path: Path) -> str:
     kind = "png" if path.suffix == ".png" else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _facts(run: Path, results: dict[str, Any]) -> str:
+def _details(folder: RunFolder, results: dict[str, Any]) -> str:
     config = results["config"]
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items())
-    facts = {
-        "model": f"{run / BEST}",
+    details = {
+        "model": str(folder.best_model),
         "backbone": config["backbone_name"],
         "weights": "none" if config["backbone_name"] == HOG else config["weights"],
         "head": f"{config['fusion_strategy']}, visual features {config['visual_feature_dim']}D",
         "best epoch": f"{results['best_epoch']} of {results['epochs_run']} run, validation MPCA "
         f"{results['best_val_mpca']:.3f}",
         "seconds": seconds,
-        "store fingerprint": results["store_fingerprint"] or "none: end to end",
+        "store fingerprint": results["store_fingerprint"] or "none (end-to-end run)",
         "versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
     }
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td><code>{escape(text)}</code></td></tr>" for name, text in facts.items()
+        f"<tr><th>{escape(name)}</th><td><code>{escape(text)}</code></td></tr>" for name, text in details.items()
     )
-    whole = escape(json.dumps(config, indent=1, ensure_ascii=False))
-    return f"<table>{rows}</table><details><summary>configuration</summary><pre><code>{whole}</code></pre></details>"
+    full_config = escape(json.dumps(config, indent=1, ensure_ascii=False))
+    return (
+        f"<table>{rows}</table><details><summary>configuration</summary><pre><code>{full_config}</code></pre></details>"
+    )

@@ -1,4 +1,7 @@
-"""Where the lines of a run go: a stream for people, and the run's training.log."""
+"""The log lines of a run, and their destinations: a stream such as stdout, and training.log in the run folder.
+
+Their wording is that of the training guide, and scripts parse it.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -8,50 +11,48 @@ from typing import Any, TextIO
 
 from classify.data.batches import Source
 from classify.data.selection import Split
+from classify.run_folder import RunFolder
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 
-NAME = "stage2"
-LOG = "training.log"
+RULE = "=" * 62
+
+_log = logging.getLogger("stage2")
 
 
 @contextmanager
 def console(stream: TextIO) -> Iterator[None]:
-    """Sends the product's log lines, bare, to `stream` for the length of the block; of several ranks, the first's."""
-    with _attached(logging.StreamHandler(stream) if rank() == 0 else logging.NullHandler()):
+    """Within the block, stage2's log lines go to `stream`, without prefix. Only rank 0 logs."""
+    with _attach(logging.StreamHandler(stream) if rank() == 0 else logging.NullHandler()):
         yield
 
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Appends the product's log lines, bare, to training.log in `folder` for the length of the block."""
-    with _attached(logging.FileHandler(folder / LOG, encoding="utf-8") if rank() == 0 else logging.NullHandler()):
+    """Within the block, stage2's log lines are appended to training.log in `folder`. Only rank 0 logs."""
+    path = RunFolder(folder).log
+    with _attach(logging.FileHandler(path, encoding="utf-8") if rank() == 0 else logging.NullHandler()):
         yield
 
 
 @contextmanager
-def _attached(handler: logging.Handler) -> Iterator[None]:
-    logger = logging.getLogger(NAME)
-    level, propagate = logger.level, logger.propagate
+def _attach(handler: logging.Handler) -> Iterator[None]:
+    level, propagate = _log.level, _log.propagate
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # a root handler would print every line twice
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False  # otherwise a root handler would print every line again
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        _log.removeHandler(handler)
         handler.close()
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
-log = logging.getLogger("stage2")
-RULE = "=" * 62
+        _log.setLevel(level)
+        _log.propagate = propagate
 
 
 def log_configuration(config: ResNetStage2Config) -> None:
-    """The configuration block."""
+    """Logs the configuration."""
     spatial = 7 * config.use_geometric + config.use_scene_context
     for line in (
         RULE,
@@ -71,39 +72,42 @@ def log_configuration(config: ResNetStage2Config) -> None:
         f"  Optimizer: {config.optimizer}",
         "",
     ):
-        log.info(line)
+        _log.info(line)
 
 
 def log_data(splits: dict[str, Split], sources: dict[str, Source], config: ResNetStage2Config) -> None:
-    """The data loaders block, and how many classes each split's MPCA is a mean of."""
-    log.info("✅ ResNet Stage2 data loaders created:")
+    """Logs the size of each split, and the number of classes over which its MPCA is averaged."""
+    _log.info("✅ ResNet Stage2 data loaders created:")
     for name, source in sources.items():
         title = f"{name.capitalize()}:"
-        log.info("   %-6s %s samples, %s batches", title, f"{source.samples:,}", f"{source.batches:,}")
+        _log.info("   %-6s %s samples, %s batches", title, f"{source.samples:,}", f"{source.batches:,}")
     total = len(config.classes)
     occurring = ", ".join(f"{name} {(split.counts(total) > 0).sum()}" for name, split in splits.items())
-    log.info("   MPCA is the mean over the classes that occur, of %d: %s", total, occurring)
-    log.info("")
+    _log.info("   MPCA is the mean over the classes that occur, of %d: %s", total, occurring)
+    _log.info("")
 
 
 def log_train(epoch: int, done: int, samples: int, loss: float) -> None:
-    """A line every `log_interval` batches; `done` samples came before this batch, `loss` is the batch's."""
-    log.info("Train Epoch: %d [%5d/%d (%3.0f%%)] Loss: %.6f", epoch, done, samples, 100 * done / samples, loss)
+    """Logs the loss of one batch, which comes after `done` samples of the epoch."""
+    _log.info("Train Epoch: %d [%5d/%d (%3.0f%%)] Loss: %.6f", epoch, done, samples, 100 * done / samples, loss)
 
 
 def log_validation(record: dict[str, Any], best: bool, title: str = "") -> None:
-    """The epoch's figures on the validation split, and whether they are the best so far; one of several is titled."""
-    figures = (record["epoch"], record["val_loss"], record["val_accuracy"], record["val_mpca"])
-    log.info("%sVal Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", title, *figures)
+    """Logs the validation metrics of an epoch, and if they are the best so far.
+
+    `title` precedes the line if several runs train together.
+    """
+    values = (record["epoch"], record["val_loss"], record["val_accuracy"], record["val_mpca"])
+    _log.info("%sVal Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", title, *values)
     if best and not title:
-        log.info("New best model saved! mpca: %.4f", record["val_mpca"])
+        _log.info("New best model saved! mpca: %.4f", record["val_mpca"])
 
 
 def log_test(test: dict[str, Any], baselines: dict[str, Any], title: str = "") -> None:
-    """The best model's figures on the test split, and those of the baselines; one of several is titled."""
-    over = f"over {test['classes_present']} of {test['classes']} classes"
+    """Logs the test metrics of the best model, and without a `title` those of the baselines; see `log_validation`."""
+    present = f"over {test['classes_present']} of {test['classes']} classes"
     if not title:
-        log.info("")
-    log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, test["accuracy"], test["mpca"], over)
-    for name, figures in baselines.items() if not title else ():
-        log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", figures["accuracy"], figures["mpca"])
+        _log.info("")
+    _log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, test["accuracy"], test["mpca"], present)
+    for name, metrics in baselines.items() if not title else ():
+        _log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", metrics["accuracy"], metrics["mpca"])

@@ -1,4 +1,4 @@
-"""Pictures of predictions: each person's box, and a line with the answer between the two of a pair."""
+"""Draws predictions into frames: each person's box, and a line between the persons of a pair, coloured by class."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from store.format.shard import Shard
 from store.tables import Floats, Ints
 
 COLORS = ("#ffb000", "#38b6ff", "#ff5fa2", "#7fdc6a", "#c59bff", "#ffe14d", "#5fe0d0", "#ff8a5f")
-FREE = "#c8c8c8"  # people without a pair
-_LINE = 3  # pixels
+UNPAIRED = "#c8c8c8"  # colour of people without a pair
+_LINE_WIDTH = 3  # pixels
 
 
 def draw_scene(
@@ -24,63 +24,76 @@ def draw_scene(
     """Writes an overlay of every frame of `shard` to folder/<scene>/<frame>.jpg.
 
     Args:
-        pair: (M, 2) person rows. probability: (M, C).
+        pair: (M, 2) person rows of the shard.
+        probability: (M, C).
     """
     target = folder / shard.scene
     target.mkdir(parents=True, exist_ok=True)
     frame_of_pair = np.searchsorted(shard.frame_offset, pair[:, 0], side="right") - 1
     for frame, name in enumerate(shard.frame_name):
         pixels = read_frame(image_path(data_path, shard.scene, str(name)), data_path / IMAGES)
-        here = frame_of_pair == frame
+        in_frame = frame_of_pair == frame
         first = int(shard.frame_offset[frame])
         boxes = shard.box[first : shard.frame_offset[frame + 1]]
-        drawn = draw_frame(pixels, boxes, pair[here] - first, probability[torch.from_numpy(here)], classes)
+        drawn = draw_frame(pixels, boxes, pair[in_frame] - first, probability[torch.from_numpy(in_frame)], classes)
         write_jpeg(drawn, str(target / Path(str(name)).with_suffix(".jpg").name), quality=90)
 
 
 def draw_frame(pixels: Tensor, boxes: Floats, pair: Ints, probability: Tensor, classes: tuple[str, ...]) -> Tensor:
-    """(3, H, W) uint8 with the boxes (P, 4) xywh px of people and the answers for their pairs drawn in."""
+    """Draws boxes and predictions into a frame.
+
+    Args:
+        pixels: (3, H, W) uint8.
+        boxes: (P, 4) x y width height in pixels.
+        pair: (M, 2) rows of `boxes`.
+        probability: (M, C).
+        classes: (C,) names.
+
+    Returns:
+        (3, H, W) uint8.
+    """
     width = pixels.shape[2]
-    answers = probability.argmax(1).tolist()
-    colors, labels = [FREE] * len(boxes), [""] * len(boxes)
-    for (a, b), answer, row in zip(pair.tolist(), answers, probability.tolist(), strict=True):
-        color = COLORS[answer % len(COLORS)]
+    predictions = probability.argmax(1).tolist()
+    colors, labels = [UNPAIRED] * len(boxes), [""] * len(boxes)
+    for (a, b), prediction, row in zip(pair.tolist(), predictions, probability.tolist(), strict=True):
+        color = COLORS[prediction % len(COLORS)]
         colors[a] = colors[b] = color
-        labels[a] = labels[a] or f"{classes[answer]} {row[answer]:.0%}"
-    shown = [  # a box over the seam shows at both edges
+        labels[a] = labels[a] or f"{classes[prediction]} {row[prediction]:.0%}"
+    drawn_boxes = [  # a box across the seam of the panorama is drawn at both edges
         (box, color, label)
         for (x, y, w, h), color, label in zip(boxes.tolist(), colors, labels, strict=True)
-        for box in _both_edges(x % width, y, w, h, width)
+        for box in _split_at_seam(x % width, y, w, h, width)
     ]
-    for (a, b), answer in zip(pair.tolist(), answers, strict=True):
-        pixels = _draw_line(pixels, boxes[a], boxes[b], COLORS[answer % len(COLORS)])
-    if not shown:
+    for (a, b), prediction in zip(pair.tolist(), predictions, strict=True):
+        pixels = _draw_line(pixels, boxes[a], boxes[b], COLORS[prediction % len(COLORS)])
+    if not drawn_boxes:
         return pixels
-    corners = torch.tensor([box for box, _, _ in shown]).clamp_min(0)
+    corners = torch.tensor([box for box, _, _ in drawn_boxes]).clamp_min(0)
     corners[:, 2].clamp_(max=width - 1)
     corners[:, 3].clamp_(max=pixels.shape[1] - 1)
     drawn: Tensor = draw_bounding_boxes(
-        pixels, corners, [label for *_, label in shown], [color for _, color, _ in shown], width=2
+        pixels, corners, [label for *_, label in drawn_boxes], [color for _, color, _ in drawn_boxes], width=2
     )
     return drawn
 
 
-def _both_edges(x: float, y: float, w: float, h: float, width: int) -> list[tuple[float, float, float, float]]:
+def _split_at_seam(x: float, y: float, w: float, h: float, width: int) -> list[tuple[float, float, float, float]]:
+    """The corners x0 y0 x1 y1 of a box, and if it crosses the right edge those of the rest at the left edge."""
     boxes = [(x, y, x + w, y + h)]
     return boxes if x + w <= width else [*boxes, (0.0, y, x + w - width, y + h)]
 
 
-def _draw_line(pixels: Tensor, one: Floats, other: Floats, color: str) -> Tensor:
-    """A straight line between two boxes' centres, the shorter way round."""
+def _draw_line(pixels: Tensor, box_a: Floats, box_b: Floats, color: str) -> Tensor:
+    """Draws a straight line between the centres of two boxes, the shorter way around the panorama."""
     _, height, width = pixels.shape
-    xa, xb = one[0] + one[2] / 2, other[0] + other[2] / 2
+    xa, xb = box_a[0] + box_a[2] / 2, box_b[0] + box_b[2] / 2
     dx = (xb - xa + width / 2) % width - width / 2
-    ya, yb = one[1] + one[3] / 2, other[1] + other[3] / 2
+    ya, yb = box_a[1] + box_a[3] / 2, box_b[1] + box_b[3] / 2
     steps = torch.linspace(0, 1, int(2 * max(abs(dx), abs(yb - ya))) + 2)
     x = ((xa + steps * dx).round().long()) % width
     y = (ya + steps * (yb - ya)).round().long()
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     pixels = pixels.clone()
-    for offset in range(-(_LINE // 2), _LINE // 2 + 1):
+    for offset in range(-(_LINE_WIDTH // 2), _LINE_WIDTH // 2 + 1):
         pixels[:, (y + offset).clamp(0, height - 1), x] = torch.tensor([[red], [green], [blue]], dtype=torch.uint8)
     return pixels

@@ -1,4 +1,4 @@
-"""The pictures of a run: the confusion matrix and the curves. They need matplotlib, the extra "plots"."""
+"""The plots of a run: confusion matrix and training curves. They need matplotlib (the extra "plots")."""
 
 import io
 import logging
@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classify.evaluate.history import Record, best_record
+from classify.run_folder import RunFolder
 from store.files import publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-log = logging.getLogger("stage2")
+_log = logging.getLogger("stage2")
 INK, FAINT = "#1f2933", "#d5dbe1"
 BLUE, ORANGE = "#2563a8", "#d9722e"
 
 
 def plot_run(folder: Path, results: dict[str, Any], history: list[Record]) -> None:
-    """Writes confusion_matrix.png and curves.png, or says what to install. Raises StorageError."""
+    """Writes confusion_matrix.png and curves.png, or logs what to install. Raises StorageError."""
     if find_spec("matplotlib") is None:
-        log.info("No plots were drawn, since matplotlib is missing; pip install 'stage2[plots]' brings it.")
+        _log.info("No plots were drawn because matplotlib is not installed; run pip install 'stage2[plots]'.")
         return
-    _publish(folder / "confusion_matrix.png", confusion_figure(results))
-    _publish(folder / "curves.png", curves_figure(history))
+    _write_png(RunFolder(folder).confusion_matrix, confusion_figure(results))
+    _write_png(RunFolder(folder).curves, curves_figure(history))
 
 
 def confusion_figure(results: dict[str, Any]) -> "Figure":
-    """Rows are the truth: each cell has its count and its share of the row, which is also its colour."""
+    """The confusion matrix; rows are ground truth, cells show the fraction of the row (also as colour) and a count."""
     from matplotlib.figure import Figure
 
     counts = np.array(results["test_confusion_matrix"])  # (C, C)
@@ -38,28 +39,28 @@ def confusion_figure(results: dict[str, Any]) -> "Figure":
     size = 2.6 + 1.15 * len(names)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
+    fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(fraction, cmap="Blues", vmin=0.0, vmax=1.0)
     for row, column in np.ndindex(counts.shape):
-        text = f"{share[row, column]:.0%}\n{counts[row, column]:,}" if counts[row].sum() else "–"
-        color = "white" if share[row, column] > 0.55 else INK
+        text = f"{fraction[row, column]:.0%}\n{counts[row, column]:,}" if counts[row].sum() else "–"
+        color = "white" if fraction[row, column] > 0.55 else INK
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=11, linespacing=1.4)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted", labelpad=8)
     axes.set_ylabel("annotated", labelpad=8)
     present, total = results["test_classes_present"], len(names)
-    figures = (
+    summary = (
         f"accuracy {results['test_accuracy']:.3f}   MPCA {results['test_mpca']:.3f} over {present} of {total} classes"
     )
-    _title(axes, f"Test split, {results['test_pairs']:,} pairs", figures)
+    _title(axes, f"Test split, {results['test_pairs']:,} pairs", summary)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
 def curves_figure(history: list[Record]) -> "Figure":
-    """Loss on the left, validation accuracy and MPCA on the right; the best epoch is marked."""
+    """Losses on the left, validation accuracy and MPCA on the right; a dashed line marks the best epoch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -89,12 +90,12 @@ def _line(axes: "Axes", x: list[int], y: list[float], name: str, color: str) -> 
     axes.plot(x, y, color=color, linewidth=1.8, label=name, marker="o" if len(x) < 3 else None, zorder=2)
 
 
-def _title(axes: "Axes", title: str, below: str) -> None:
+def _title(axes: "Axes", title: str, subtitle: str) -> None:
     axes.set_title(f"{title}\n", loc="left", fontsize=13, color=INK, fontweight="bold")
-    axes.text(0.0, 1.02, below, transform=axes.transAxes, fontsize=10, color="#52606d", va="bottom")
+    axes.text(0.0, 1.02, subtitle, transform=axes.transAxes, fontsize=10, color="#52606d", va="bottom")
 
 
-def _publish(path: Path, figure: "Figure") -> None:
+def _write_png(path: Path, figure: "Figure") -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     publish(path, buffer.getvalue())

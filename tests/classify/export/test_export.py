@@ -1,4 +1,4 @@
-"""Exported files answer, read by other libraries, what the commands answer; a file that does not is never written."""
+"""Exported files, loaded by other libraries, have the model's output; a file that differs is never written."""
 
 import json
 import sys
@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import classify.export.export
-from classify.export.classifier import Inputs, PairClassifier, pair_spatial
-from classify.export.export import PROBES, TOLERANCE, difference, export, random_inputs
-from classify.export.formats import read_safetensors
-from classify.model.checkpoint import BEST, CACHED, END_TO_END, RunInfo, save_checkpoint
+from classify.export.classifier import ClassifierInputs, PairClassifier, pair_spatial
+from classify.export.export import TEST_SIZES, TOLERANCE, Serialize, export, max_difference, random_inputs
+from classify.export.formats import read_safetensors, serialize
+from classify.model.checkpoint import CACHED, END_TO_END, RunInfo, save_checkpoint
 from classify.model.head import Stage2Model, build_head
+from classify.run_folder import RunFolder
 from configs.errors import CheckpointError, ConfigError, ExportError, MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.annotations.jrdb import LABELS, image_path
@@ -33,18 +33,18 @@ from tests.jobs import QUICK, SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
 FORMATS = ("onnx", "torchscript", "safetensors")
-SIZE = 32  # of crops
+CROP_SIZE = 32
 
 
-def answer(kind: str, path: Path, inputs: Inputs) -> Tensor:
-    """The probabilities that the file gives, by the libraries that its users have."""
+def exported_output(kind: str, path: Path, inputs: ClassifierInputs) -> Tensor:
+    """The probabilities that an exported file computes, run as its users run it."""
     if kind == "onnx":
         runtime = pytest.importorskip("onnxruntime")
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         feed = {name: tensor.numpy() for name, tensor in inputs._asdict().items()}
         return torch.from_numpy(session.run(["probabilities"], feed)[0])
     if kind == "torchscript":
-        with warnings.catch_warnings():  # torch.jit is in maintenance, and says so
+        with warnings.catch_warnings():  # torch.jit is deprecated
             warnings.simplefilter("ignore")
             script: Any = torch.jit.load(path)
             return Tensor(script(*inputs))
@@ -52,20 +52,20 @@ def answer(kind: str, path: Path, inputs: Inputs) -> Tensor:
 
 
 def needs(kind: str) -> None:
-    """Skips where the format's extra is not installed."""
+    """Skips the test if the format's extra is not installed."""
     for package in {"onnx": ("onnx", "onnxruntime"), "safetensors": ("safetensors",)}.get(kind, ()):
         pytest.importorskip(package, reason=f"the extra {kind} is not installed")
 
 
 def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, Stage2Model]:
-    """A run folder with a random model, and that model."""
-    values = {"weights": "random", "crop_size": SIZE, "freeze_backbone": mode == CACHED, "visual_feature_dim": 12}
+    """Creates a run folder with a random model; returns both."""
+    values = {"weights": "random", "crop_size": CROP_SIZE, "freeze_backbone": mode == CACHED, "visual_feature_dim": 12}
     config = ResNetStage2Config(**(values | {"hidden_dim": 16} | settings))
     loaded = load_backbone(config.backbone_name, "random")
     backbone: nn.Module = loaded.backbone
-    identity = feature_recipe(loaded, SIZE, "float32", 1, "float32").identity()
+    identity = feature_recipe(loaded, CROP_SIZE, "float32", 1, "float32").identity()
     torch.manual_seed(3)
-    if mode == END_TO_END:  # its weights and BatchNorm figures have moved away from where they started
+    if mode == END_TO_END:  # its weights and BatchNorm statistics differ from the initial ones
         backbone = load_resnet(config.backbone_name, "random", freeze=True)
         for tensor in backbone.state_dict().values():
             if tensor.is_floating_point():
@@ -73,14 +73,14 @@ def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, S
     head = build_head(config, loaded.backbone.out_dim)
     head.fit_scale([torch.rand(50, loaded.backbone.out_dim)], torch.rand(50, 8))
     model = Stage2Model(backbone, head).eval()
-    about = RunInfo(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
-    kept = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)
-    save_checkpoint(folder / BEST, about, kept, {"epoch": 1})
+    info = RunInfo(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
+    saved = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)
+    save_checkpoint(RunFolder(folder).best_model, info, saved, {"epoch": 1})
     return folder, model
 
 
-def expected(model: Stage2Model, inputs: Inputs) -> Tensor:
-    """By the parts: crops through the backbone, numpy's spatial features, the head, softmax."""
+def expected_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
+    """Computed step by step: backbone, spatial features by numpy, head, softmax."""
     boxes, a, b = inputs.boxes.numpy(), inputs.a.numpy(), inputs.b.numpy()
     spatial = spatial_features(boxes[a], boxes[b], inputs.size.numpy(), inputs.people.numpy())
     with torch.no_grad():
@@ -98,36 +98,38 @@ def expected(model: Stage2Model, inputs: Inputs) -> Tensor:
     ],
     ids=["concat", "bilinear", "hog", "end_to_end add"],
 )
-def test_answers_as_the_live_model(tmp_path: Path, kind: str, mode: str, settings: dict[str, Any]) -> None:
+def test_exported_output_equals_the_models(tmp_path: Path, kind: str, mode: str, settings: dict[str, Any]) -> None:
     needs(kind)
     folder, model = make_run(tmp_path, mode, **settings)
     out = tmp_path / "deep" / "model.bin"
-    found = export(folder, out, kind)
-    assert found["bytes"] == out.stat().st_size
-    assert 0 <= found["difference"] <= TOLERANCE
+    summary = export(folder, out, kind)
+    assert summary["bytes"] == out.stat().st_size
+    assert 0 <= summary["difference"] <= TOLERANCE
     for seed, (persons, pairs) in enumerate(((2, 1), (3, 7), (12, 40), (2, 2)), start=100):
-        inputs = random_inputs(persons, pairs, SIZE, seed)
-        torch.testing.assert_close(answer(kind, out, inputs), expected(model, inputs), atol=1e-5, rtol=1e-4)
-    one_way = answer(kind, out, inputs)
-    assert torch.equal(one_way, answer(kind, out, inputs._replace(a=inputs.b, b=inputs.a)))
+        inputs = random_inputs(persons, pairs, CROP_SIZE, seed)
+        torch.testing.assert_close(
+            exported_output(kind, out, inputs), expected_output(model, inputs), atol=1e-5, rtol=1e-4
+        )
+    output = exported_output(kind, out, inputs)
+    assert torch.equal(output, exported_output(kind, out, inputs._replace(a=inputs.b, b=inputs.a)))
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_says_what_it_is(tmp_path: Path, kind: str) -> None:
+def test_exported_files_have_metadata(tmp_path: Path, kind: str) -> None:
     needs(kind)
     folder, _ = make_run(tmp_path, END_TO_END)
     out = tmp_path / "model.bin"
     export(folder, out, kind)
-    card = {name: json.loads(text) for name, text in card_in(kind, out).items()}
-    assert card["classes"] == ["Walking Together", "Standing Together", "Sitting Together"]
-    assert card["crop_size"] == SIZE
-    assert card["recipe"]["weights_sha256"] == load_backbone("resnet18", str(folder / BEST)).sha256  # its own, moved
-    assert set(card["inputs"]) == set(Inputs._fields)
-    assert not {"data_path", "checkpoint_dir"} & set(card["config"])
+    metadata = {name: json.loads(text) for name, text in read_metadata(kind, out).items()}
+    assert metadata["classes"] == ["Walking Together", "Standing Together", "Sitting Together"]
+    assert metadata["crop_size"] == CROP_SIZE
+    assert metadata["recipe"]["weights_sha256"] == load_backbone("resnet18", str(RunFolder(folder).best_model)).sha256
+    assert set(metadata["inputs"]) == set(ClassifierInputs._fields)
+    assert not {"data_path", "checkpoint_dir"} & set(metadata["config"])
 
 
-def card_in(kind: str, path: Path) -> dict[str, str]:
+def read_metadata(kind: str, path: Path) -> dict[str, str]:
     if kind == "onnx":
         import onnx
 
@@ -144,7 +146,7 @@ def card_in(kind: str, path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
-def test_answers_as_predict_on_a_trained_run(
+def test_exported_output_equals_predict_on_a_trained_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs("onnx")
@@ -152,28 +154,30 @@ def test_answers_as_predict_on_a_trained_run(
     data = write_folder(tmp_path / "data", SCENES, frames=2, people=6)
     options = ("--data_path", data, *QUICK, "--epochs", "1", "--freeze_backbone", "--checkpoint_dir", "run")
     assert run_cli("train", *options) == 0
-    assert run_cli("predict", "run", "--data_path", data, "--out", "answers.json", "--pairs", "all") == 0
+    assert run_cli("predict", "run", "--data_path", data, "--out", "predictions.json", "--pairs", "all") == 0
     capsys.readouterr()
     assert run_cli("export", "run", "--format", "onnx", "--out", "model.onnx", "--json") == 0
     assert json.loads(capsys.readouterr().out)["format"] == "onnx"
     frame = next(iter(json.loads((data / LABELS / f"{SCENES[0]}.json").read_text())["labels"]))
-    people = json.loads(Path("answers.json").read_text())["scenes"][SCENES[0]]["labels"][frame]
-    picture = read_frame(image_path(data, SCENES[0], frame))
+    people = json.loads(Path("predictions.json").read_text())["scenes"][SCENES[0]]["labels"][frame]
+    image = read_frame(image_path(data, SCENES[0], frame))
     boxes = np.array([entry["box"] for entry in people], np.float64)
     row = {entry["label_id"]: index for index, entry in enumerate(people)}
     pairs = [(row[one["label_id"]], row[two["pair"]]) for one in people for two in one["H-interaction"]]
     a, b = torch.tensor(pairs).T
-    inputs = Inputs(
-        crop_people(picture, boxes, SIZE).contiguous(),
+    inputs = ClassifierInputs(
+        crop_people(image, boxes, CROP_SIZE).contiguous(),
         torch.from_numpy(boxes).float(),
-        torch.tensor([[picture.shape[2], picture.shape[1]]] * len(pairs)),
+        torch.tensor([[image.shape[2], image.shape[1]]] * len(pairs)),
         torch.full((len(pairs),), len(people)),
         a,
         b,
     )
-    stated = [list(two["probabilities"].values()) for one in people for two in one["H-interaction"]]
-    assert len(stated) == 15
-    torch.testing.assert_close(answer("onnx", Path("model.onnx"), inputs), torch.tensor(stated), atol=1e-5, rtol=1e-4)
+    predicted = [list(two["probabilities"].values()) for one in people for two in one["H-interaction"]]
+    assert len(predicted) == 15
+    torch.testing.assert_close(
+        exported_output("onnx", Path("model.onnx"), inputs), torch.tensor(predicted), atol=1e-5, rtol=1e-4
+    )
 
 
 boxes = st.lists(
@@ -182,25 +186,24 @@ boxes = st.lists(
 
 
 @given(boxes, boxes, st.integers(200, 4000), st.integers(60, 700), st.integers(1, 40))
-def test_spatial_features_are_those_of_numpy(one: Any, two: Any, width: int, height: int, people: int) -> None:
+def test_spatial_features_equal_numpys(one: Any, two: Any, width: int, height: int, people: int) -> None:
     count = min(len(one), len(two))
     box_a, box_b = (np.array(rows[:count], np.float32) for rows in (one, two))
-    size, crowd = np.tile([width, height], (count, 1)), np.full(count, people)
-    wanted = spatial_features(box_a, box_b, size, crowd)
-    found = pair_spatial(*map(torch.from_numpy, (box_a, box_b, size, crowd)))
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-7, atol=1e-9)
+    size, counts = np.tile([width, height], (count, 1)), np.full(count, people)
+    expected = spatial_features(box_a, box_b, size, counts)
+    actual = pair_spatial(*map(torch.from_numpy, (box_a, box_b, size, counts)))
+    assert actual.dtype == torch.float32
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=2e-7, atol=1e-9)
 
 
-def bent(change: Callable[[PairClassifier], None]) -> Callable[..., bytes]:
-    """The writer, of a classifier that `change` has changed; the live model stays what it was."""
-    plain = classify.export.export.to_bytes
+def serialize_changed(change: Callable[[PairClassifier], None]) -> Serialize:
+    """A `serialize` that writes a classifier to which `change` has been applied; the model itself is unchanged."""
 
     def write(kind: str, model: PairClassifier, *rest: Any) -> bytes:
         state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         change(model)
         try:
-            return plain(kind, model, *rest)
+            return serialize(kind, model, *rest)
         finally:
             model.load_state_dict(state)
 
@@ -211,66 +214,70 @@ def scale_one_convolution(model: PairClassifier) -> None:
     model.backbone.get_parameter("resnet.layer3.0.conv1.weight").mul_(1.01)
 
 
-def lose_a_bias(model: PairClassifier) -> None:
+def change_one_bias(model: PairClassifier) -> None:
     model.head.classify.bias[1].add_(1e-3)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("change", [scale_one_convolution, lose_a_bias])
-def test_a_model_that_answers_otherwise_is_refused(
-    tmp_path: Path, kind: str, change: Callable[[PairClassifier], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", [scale_one_convolution, change_one_bias])
+def test_a_file_with_different_output_is_refused(
+    tmp_path: Path, kind: str, change: Callable[[PairClassifier], None]
 ) -> None:
     needs(kind)
     folder, _ = make_run(tmp_path)
-    monkeypatch.setattr(classify.export.export, "to_bytes", bent(change))
     with pytest.raises(ExportError, match="nothing was written"):
-        export(folder, tmp_path / "out" / "model.bin", kind)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [BEST]
+        export(folder, tmp_path / "out" / "model.bin", kind, serialize=serialize_changed(change))
+    assert [path.name for path in tmp_path.rglob("*")] == [RunFolder(folder).best_model.name]
 
 
-def test_safetensors_are_compared_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_safetensors_are_compared_bit_for_bit(tmp_path: Path) -> None:
     needs("safetensors")
     folder, _ = make_run(tmp_path)
 
-    def change(model: PairClassifier) -> None:  # one bit, far too small for the probabilities to tell
+    def change(model: PairClassifier) -> None:  # one bit, too small to change the probabilities
         model.backbone.get_buffer("resnet.bn1.running_var").view(torch.int32)[5].bitwise_xor_(1)
 
-    monkeypatch.setattr(classify.export.export, "to_bytes", bent(change))
     with pytest.raises(ExportError, match="running_var is not the model's"):
-        export(folder, tmp_path / "model.bin", "safetensors")
+        export(folder, tmp_path / "model.bin", "safetensors", serialize=serialize_changed(change))
 
 
-def test_spatial_features_of_another_kind_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class SwappedSizes(PairClassifier):
+    """Confuses width and height of the frame in the spatial features."""
+
+    def forward(self, crops: Tensor, boxes: Tensor, size: Tensor, people: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return super().forward(crops, boxes, size.flip(1), people, a, b)
+
+
+def test_different_spatial_features_are_refused(tmp_path: Path) -> None:
     folder, _ = make_run(tmp_path)
-    plain = pair_spatial
-    monkeypatch.setattr(
-        "classify.export.classifier.pair_spatial",
-        lambda box_a, box_b, size, people: plain(box_a, box_b, size.flip(1), people),
-    )
+
+    def serialize_swapped(kind: str, model: PairClassifier, *rest: Any) -> bytes:
+        return serialize(kind, SwappedSizes(model.backbone, model.head), *rest)
+
     with pytest.raises(ExportError):
-        export(folder, tmp_path / "model.bin", "torchscript")
+        export(folder, tmp_path / "model.bin", "torchscript", serialize=serialize_swapped)
 
 
-def test_a_fixed_number_of_pairs_would_be_found() -> None:
-    assert len({persons for persons, _ in PROBES}) > 2
-    assert len({pairs for _, pairs in PROBES}) > 2
-    assert 1 in {pairs for _, pairs in PROBES}
+def test_test_inputs_would_reveal_a_fixed_number_of_people_or_pairs() -> None:
+    assert len({persons for persons, _ in TEST_SIZES}) > 2
+    assert len({pairs for _, pairs in TEST_SIZES}) > 2
+    assert 1 in {pairs for _, pairs in TEST_SIZES}
 
 
-def test_difference_sees_what_certain_probabilities_hide() -> None:
-    sure = torch.tensor([[40.0, 0.0, -3.0]]).softmax(1)
-    other = torch.tensor([[40.0, 0.1, -3.0]]).softmax(1)
-    assert float((sure - other).abs().max()) < 1e-7
-    assert difference(other, sure) > 1e-3
-    assert difference(sure, sure) == 0
-    assert difference(sure[:, :2], sure) == float("inf")
-    assert not difference(sure * float("nan"), sure) <= TOLERANCE
+def test_max_difference_sees_differences_of_certain_probabilities() -> None:
+    certain = torch.tensor([[40.0, 0.0, -3.0]]).softmax(1)
+    changed = torch.tensor([[40.0, 0.1, -3.0]]).softmax(1)
+    assert float((certain - changed).abs().max()) < 1e-7
+    assert max_difference(changed, certain) > 1e-3
+    assert max_difference(certain, certain) == 0
+    assert max_difference(certain[:, :2], certain) == float("inf")
+    assert not max_difference(certain * float("nan"), certain) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("kind", "package"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")]
 )
-def test_a_missing_package_is_named_with_its_remedy(
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
     tmp_path: Path, kind: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if package == "onnxruntime":
@@ -280,7 +287,7 @@ def test_a_missing_package_is_named_with_its_remedy(
         export(tmp_path, tmp_path / "model.bin", kind)
 
 
-def test_runs_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
+def test_runs_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         export(tmp_path, tmp_path / "model.bin", "torchscript")
     folder, _ = make_run(tmp_path)
@@ -291,14 +298,14 @@ def test_runs_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "model.bin").exists()
 
 
-def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     needs("safetensors")
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "bare")
     with pytest.raises(ExportError, match="settings"):
         read_safetensors(tmp_path / "bare")
-    config = json.dumps(replace(ResNetStage2Config(), crop_size=SIZE).to_dict())
-    save_file({"x": torch.zeros(1)}, tmp_path / "torn", metadata={"config": config})
+    config = json.dumps(replace(ResNetStage2Config(), crop_size=CROP_SIZE).to_dict())
+    save_file({"x": torch.zeros(1)}, tmp_path / "incomplete", metadata={"config": config})
     with pytest.raises(CheckpointError):
-        read_safetensors(tmp_path / "torn")
+        read_safetensors(tmp_path / "incomplete")

@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back, and nothing else is believed."""
+"""Checkpoints: loading returns what was saved, and refuses everything else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from classify.model.head import Stage2Model, build_head
 from configs.errors import CheckpointError, StorageError
 from tests.factories import small_config
 
-ABOUT = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+INFO = RunInfo(CACHED, small_config(), 16, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
 RECORD = {"epoch": 3, "val_mpca": 0.5}
 
 
@@ -26,37 +26,37 @@ def model() -> Stage2Model:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
-    save_checkpoint(path, ABOUT, model(), RECORD)
+    save_checkpoint(path, INFO, model(), RECORD)
     return path
 
 
 def content(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    return found
+    values: dict[str, Any] = torch.load(path, weights_only=True)
+    return values
 
 
-def test_what_is_written_comes_back(written: Path) -> None:
-    found = load_checkpoint(written)
-    assert (found.info, found.epoch, found.metrics, found.extra) == (ABOUT, 3, RECORD, {})
-    again, first = build_model(found, nn.Identity()).state_dict(), model().state_dict()
-    assert all(torch.equal(again[key], first[key]) for key in first)
+def test_loading_returns_what_was_saved(written: Path) -> None:
+    loaded = load_checkpoint(written)
+    assert (loaded.info, loaded.epoch, loaded.metrics, loaded.extra) == (INFO, 3, RECORD, {})
+    actual, expected = build_model(loaded, nn.Identity()).state_dict(), model().state_dict()
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
     assert list(written.parent.iterdir()) == [written]
 
 
-def test_the_same_model_makes_the_same_bytes(written: Path, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "best_model.pth", ABOUT, model(), RECORD)
+def test_the_same_model_is_saved_as_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best_model.pth", INFO, model(), RECORD)
     assert (tmp_path / "best_model.pth").read_bytes() == written.read_bytes()
 
 
-def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path / "last.pth", ABOUT, model(), RECORD)
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "last.pth", INFO, model(), RECORD)
 
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.write", full)
     with pytest.raises(StorageError):
-        save_checkpoint(tmp_path / "last.pth", ABOUT, model(), RECORD | {"epoch": 4})
+        save_checkpoint(tmp_path / "last.pth", INFO, model(), RECORD | {"epoch": 4})
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "last.pth").epoch == 3
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
@@ -77,7 +77,7 @@ def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "field"),
     [
         *((lambda values, name=name: values.pop(name), name) for name in ("kind", "model", "config", "class_weight")),
         (_set("extra", 1), "extra"),
@@ -100,12 +100,12 @@ def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_wrong_field_is_named(
-    written: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], named: str
+    written: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], field: str
 ) -> None:
     values = content(written)
     change(values)
     torch.save(values, tmp_path / "c.pth")
-    with pytest.raises(CheckpointError, match=named):
+    with pytest.raises(CheckpointError, match=field):
         load_checkpoint(tmp_path / "c.pth")
 
 
@@ -128,13 +128,13 @@ def test_a_tensor_that_does_not_fit_is_named(written: Path, key: str, value: tor
 
 
 @pytest.mark.parametrize("value", [[1, 2], torch.zeros(3), 7, {}])
-def test_other_files_of_torch_are_refused(tmp_path: Path, value: Any) -> None:
+def test_other_torch_files_are_refused(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "c.pth")
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "c.pth")
 
 
-def test_a_best_model_is_not_resumed_from(written: Path) -> None:
+def test_a_best_model_cannot_be_resumed(written: Path) -> None:
     with pytest.raises(CheckpointError, match="optimizer"):
         load_checkpoint(written, resume=True)
 
@@ -144,7 +144,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nowhere.pth")
 
 
-def test_nothing_that_a_file_holds_is_run(tmp_path: Path) -> None:
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "sprung",)
@@ -155,21 +155,21 @@ def test_nothing_that_a_file_holds_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_every_damage_is_refused_or_harmless(written: Path, tmp_path: Path) -> None:
+def test_damage_is_refused_or_has_no_effect(written: Path, tmp_path: Path) -> None:
     data, intact = written.read_bytes(), load_checkpoint(written).model
     rng = np.random.default_rng(0)
     path = tmp_path / "c.pth"
     refused = 0
     for _ in range(150):
         damaged = bytearray(data)
-        for place in rng.integers(0, len(data), rng.integers(1, 4)):
-            damaged[place] ^= 1 << rng.integers(8)
+        for position in rng.integers(0, len(data), rng.integers(1, 4)):
+            damaged[position] ^= 1 << rng.integers(8)
         path.write_bytes(damaged if rng.random() < 0.7 else damaged[: rng.integers(len(data))])
         try:
-            found = load_checkpoint(path).model
+            state = load_checkpoint(path).model
         except CheckpointError:
             refused += 1
-        else:  # the flip fell on what nothing reads
-            assert found.keys() == intact.keys()
-            assert all(torch.equal(found[key], intact[key]) for key in intact)
+        else:  # a byte that is not read, such as padding
+            assert state.keys() == intact.keys()
+            assert all(torch.equal(state[key], intact[key]) for key in intact)
     assert refused > 75

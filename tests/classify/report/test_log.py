@@ -1,13 +1,15 @@
-"""The log lines of a run are those of the training guide."""
+"""The log lines are those of the training guide, and go to a stream and to training.log within the block."""
 
+import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from classify.data.selection import Split
-from classify.report.log import log_configuration, log_data
+from classify.report.log import console, log_configuration, log_data, run_log
 from configs.resnet_stage2_config import ResNetStage2Config
 
 
@@ -51,3 +53,12 @@ def test_the_data_block_is_that_of_the_guide(caplog: pytest.LogCaptureFixture) -
         "   Test:  234 samples, 15 batches",
     ]
     assert "train 2, val 2, test 2" in lines[4]
+
+
+def test_log_lines_have_no_prefix_and_end_with_the_block(tmp_path: Path) -> None:
+    log, stream = logging.getLogger("stage2"), io.StringIO()
+    with console(stream), run_log(tmp_path):
+        log.info("%d people", 3)
+    log.info("not logged")
+    assert stream.getvalue() == (tmp_path / "training.log").read_text() == "3 people\n"
+    assert not log.handlers

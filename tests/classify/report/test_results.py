@@ -1,8 +1,7 @@
-"""A finished run leaves all its files, and its results agree with them."""
+"""A finished run has all its files, and its results agree with them."""
 
 import io
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,76 +10,60 @@ import torch
 
 from classify.inference.finished_run import evaluate_features
 from classify.model.checkpoint import load_checkpoint
-from classify.report.log import console, run_log
-from classify.report.plots import plot_run
-from classify.report.results import write_json
-from configs.errors import SplitError
+from classify.report.log import console
+from classify.report.results import read_results, write_json
+from classify.run_folder import RunFolder
+from configs.errors import DataError, SplitError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
-from tests.factories import make_features, make_tables, small_config, train_head
+from tests.factories import IDENTITY, make_features, make_tables, small_config, train_head
 
-log = logging.getLogger("stage2")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
+pytestmark = pytest.mark.usefixtures("quick_baselines")
 
 
-def test_an_empty_split_leaves_no_folder(tmp_path: Path) -> None:
+def test_an_empty_split_creates_no_folder(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", split=SceneSplit(("a",), ("b",), ("nowhere",)))
     with pytest.raises(SplitError, match="test"):
         train_head(make_features(make_tables()), config)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
+def test_a_run_writes_all_its_files(tmp_path: Path) -> None:
     stream = io.StringIO()
     with console(stream):
         run = train_head(make_features(make_tables()), small_config(tmp_path / "run"))
-    names = {path.name for path in run.folder.iterdir()}
-    assert names == {
+    assert {path.name for path in run.folder.iterdir()} == {
         *("config.json", "training.log", "metrics.jsonl", "best_model.pth", "last.pth"),
         *("final_results.json", "confusion_matrix.png", "curves.png"),
     }
-    assert (run.folder / "training.log").read_text() == stream.getvalue()
+    folder = RunFolder(run.folder)
+    assert folder.log.read_text() == stream.getvalue()
     assert "New best model saved! mpca: " in stream.getvalue()
-    assert json.loads((run.folder / "final_results.json").read_text()) == run.results
-    config = json.loads((run.folder / "config.json").read_text())
+    assert json.loads(folder.results.read_text()) == run.results == read_results(run.folder)
+    config = json.loads(folder.config.read_text())
     assert ResNetStage2Config.from_dict(config) == small_config(tmp_path / "run")
-    best = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    chosen = next(entry for entry in best if entry["epoch"] == run.results["best_epoch"])
-    assert chosen["val_accuracy"] == run.results["best_val_accuracy"]
+    history = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    best = next(record for record in history if record["epoch"] == run.results["best_epoch"])
+    assert best["val_accuracy"] == run.results["best_val_accuracy"]
 
 
 def test_the_best_model_is_tested_and_not_the_last(tmp_path: Path) -> None:
     features = make_features(make_tables(), signal=0.8)
     run = train_head(features, small_config(tmp_path / "run", epochs=40, learning_rate=3e-2))
     assert run.results["best_epoch"] < run.results["epochs_run"]
-    checkpoint = load_checkpoint(run.folder / "best_model.pth")
+    checkpoint = load_checkpoint(RunFolder(run.folder).best_model)
     assert checkpoint.epoch == run.results["best_epoch"]
-    again = evaluate_features(checkpoint, features, {}, split="test", device=torch.device("cpu"))
-    assert again["confusion_matrix"] == run.results["test_confusion_matrix"]
-    assert again["loss"] == run.results["test_loss"]
+    metrics = evaluate_features(checkpoint, features, IDENTITY, split="test", device=torch.device("cpu"))
+    assert metrics["confusion_matrix"] == run.results["test_confusion_matrix"]
+    assert metrics["loss"] == run.results["test_loss"]
 
 
-def test_log_lines_are_bare_and_end_with_the_block(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    with console(stream), run_log(tmp_path):
-        log.info("%d people", 3)
-    log.info("nobody hears this")
-    assert stream.getvalue() == (tmp_path / "training.log").read_text() == "3 people\n"
-    assert not log.handlers
-
-
-def test_without_matplotlib_a_sentence_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("classify.report.plots.find_spec", lambda _: None)
-    with caplog.at_level(logging.INFO, "stage2"):
-        plot_run(tmp_path, {}, [])
-    assert "stage2[plots]" in caplog.text
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        RunFolder(tmp_path).results.write_text(content)
+    with pytest.raises(DataError, match=str(tmp_path)):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
