@@ -70,8 +70,8 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
 
 def _check_store_recipe(store: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
     stored = read_complete_manifest(store).recipe
-    wanted = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
-    check_recipe(store, stored, wanted, "leave out --store to extract again")
+    expected = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
+    check_recipe(store, stored, expected, "leave out --store to extract again")
 
 
 def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonInputs]:

@@ -58,13 +58,13 @@ def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split
     Raises:
         SplitError: the split has no scene in the data, or no such pair.
     """
-    wanted = config.split.scenes(name)
-    if not set(wanted) & set(tables.scenes):
+    scenes = config.split.scenes(name)
+    if not set(scenes) & set(tables.scenes):
         raise SplitError(
-            f"no scene of the {name} split is in the data ({_list_some(wanted)}); the scenes in the data are "
+            f"no scene of the {name} split is in the data ({_list_some(scenes)}); the scenes in the data are "
             f"{_list_some(tables.scenes)}: list some of them as {name} under [split]"
         )
-    in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(wanted, dtype=np.str_))
+    in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(scenes, dtype=np.str_))
     labels = _pair_classes(tables, config.classes)
     selected = in_scene[tables.frame_scene[tables.pair_frame]] & _on_interval(tables, config) & (labels >= 0)
     rows = np.flatnonzero(selected).astype(np.int64)

@@ -59,7 +59,7 @@ class PredictOptions:
 
 
 def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> dict[str, int]:
-    """Predicts the pairs of every frame; writes `out` and, if wanted, overlays. Returns counts.
+    """Predicts the pairs of every frame; writes `out`, and overlays if requested. Returns counts.
 
     `out` contains {"scenes": {scene: {"labels": ...}}}, each scene in JRDB format. Each pair is listed with its first
     person and has `probabilities` in addition to its label.

@@ -160,24 +160,25 @@ def pictures(images: Images) -> tuple[Tables, FrameCrops]:
 
 
 def batches(pictures: tuple[Tables, FrameCrops], generator: torch.Generator | None, **settings: Any) -> list[PairBatch]:
+    """The training batches of one epoch."""
     config = small_config(**settings)
     source = CropSource(*pictures, select_splits(pictures[0], config)["train"], config, device=CPU)
     return list(source.epoch(generator))
 
 
 def test_only_training_batches_are_augmented(pictures: tuple[Tables, FrameCrops]) -> None:
-    def same(one: list[PairBatch], other: list[PairBatch]) -> bool:
-        return all(torch.equal(a.persons, b.persons) for a, b in zip(one, other, strict=True))
+    def same_crops(one: list[PairBatch], two: list[PairBatch]) -> bool:
+        return all(torch.equal(a.persons, b.persons) for a, b in zip(one, two, strict=True))
 
-    assert same(batches(pictures, None, augment=True), batches(pictures, None))
+    assert same_crops(batches(pictures, None, augment=True), batches(pictures, None))
     augmented, plain = (batches(pictures, torch.Generator().manual_seed(1), augment=flag) for flag in (True, False))
-    assert not same(augmented, plain)
-    for one, other in zip(augmented, plain, strict=True):
+    assert not same_crops(augmented, plain)
+    for one, two in zip(augmented, plain, strict=True):
         for name in ("a", "b", "spatial", "label"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
+            assert torch.equal(getattr(one, name), getattr(two, name))
     generator = torch.Generator().manual_seed(1)
-    assert same(batches(pictures, generator, augment=True), augmented)
-    assert not same(batches(pictures, generator, augment=True), augmented)  # another epoch
+    assert same_crops(batches(pictures, generator, augment=True), augmented)
+    assert not same_crops(batches(pictures, generator, augment=True), augmented)  # another epoch
 
 
 @pytest.mark.parametrize("step", [2, 9, 14])

@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import NearestNeighbors
 
 from classify.data.selection import select_splits
 from classify.evaluate.baselines import knn_baseline, majority_baseline, spatial_baseline
 from classify.model.losses import Objective
-from store.index import nearest
 from tests.factories import make_tables, small_config
-
-
-def test_nearest_neighbours_equal_brute_force() -> None:
-    rng = np.random.default_rng(0)
-    bank, queries = rng.normal(size=(300, 20)).astype(np.float32), rng.normal(size=(50, 20)).astype(np.float32)
-    similarity, rows = nearest(bank, queries, 7)
-    exact = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(bank)
-    distance, expected = exact.kneighbors(queries)
-    assert np.array_equal(rows, expected)
-    assert similarity == pytest.approx(1 - distance, abs=1e-5)
 
 
 def test_knn_classifies_separate_clusters() -> None:

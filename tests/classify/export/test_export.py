@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from classify.export.classifier import ClassifierInputs, PairClassifier, pair_spatial
+from classify.export.classifier import ClassifierInputs, PairClassifier
 from classify.export.export import TEST_SIZES, TOLERANCE, Serialize, export, max_difference, random_inputs
 from classify.export.formats import read_safetensors, serialize
 from classify.model.checkpoint import CACHED, END_TO_END, RunInfo, save_checkpoint
@@ -178,22 +176,6 @@ def test_exported_output_equals_predict_on_a_trained_run(
     torch.testing.assert_close(
         exported_output("onnx", Path("model.onnx"), inputs), torch.tensor(predicted), atol=1e-5, rtol=1e-4
     )
-
-
-boxes = st.lists(
-    st.tuples(st.floats(-900, 900), st.floats(-50, 500), st.floats(1, 800), st.floats(1, 800)), min_size=1, max_size=8
-)
-
-
-@given(boxes, boxes, st.integers(200, 4000), st.integers(60, 700), st.integers(1, 40))
-def test_spatial_features_equal_numpys(one: Any, two: Any, width: int, height: int, people: int) -> None:
-    count = min(len(one), len(two))
-    box_a, box_b = (np.array(rows[:count], np.float32) for rows in (one, two))
-    size, counts = np.tile([width, height], (count, 1)), np.full(count, people)
-    expected = spatial_features(box_a, box_b, size, counts)
-    actual = pair_spatial(*map(torch.from_numpy, (box_a, box_b, size, counts)))
-    assert actual.dtype == torch.float32
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=2e-7, atol=1e-9)
 
 
 def serialize_changed(change: Callable[[PairClassifier], None]) -> Serialize:
