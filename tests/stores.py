@@ -1,4 +1,4 @@
-"""Store and shard fixtures: plans, shards, damage, and forged shards."""
+"""Plans, shards and stores for tests, and ways to damage them."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from store.files import sha256
 from store.format.manifest import Manifest, SceneDigest, Selection, Unit, write_manifest
+from store.format.paths import shard_name
 from store.format.recipe import Recipe, digest
 from store.format.shard import Shard, Skipped
 from store.format.shard_file import read_shard, shard_image
@@ -19,7 +20,7 @@ from store.writer import open_for_writing
 
 
 def make_shard(frames: int = 3, people: int = 4, pairs: int = 5, views: int = 1, seed: int = 0, dim: int = 8) -> Shard:
-    """A shard of random rows."""
+    """A shard of random rows, with `people` persons in each frame."""
     rng = np.random.default_rng(seed)
     persons = frames * people
     visual = rng.standard_normal((persons, dim)).astype(np.float16)
@@ -44,25 +45,28 @@ def make_shard(frames: int = 3, people: int = 4, pairs: int = 5, views: int = 1,
     )
 
 
-def assert_equal(one: Shard, other: Shard) -> None:
+# arguments of make_shard: frames, people, pairs, views, seed
+SHARD_SIZES = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 6), st.integers(1, 2), st.integers(0, 99))
+
+
+def assert_same_shard(actual: Shard, expected: Shard) -> None:
+    """All fields are equal; arrays also in shape and numpy kind."""
     for item in fields(Shard):
-        mine, theirs = getattr(one, item.name), getattr(other, item.name)
-        if isinstance(mine, np.ndarray):
-            assert mine.shape == theirs.shape, item.name
-            assert mine.dtype.kind == theirs.dtype.kind, item.name
-            np.testing.assert_array_equal(mine, theirs)
+        value, wanted = getattr(actual, item.name), getattr(expected, item.name)
+        if isinstance(wanted, np.ndarray):
+            assert value.shape == wanted.shape, item.name
+            assert value.dtype.kind == wanted.dtype.kind, item.name
+            np.testing.assert_array_equal(value, wanted)
         else:
-            assert mine == theirs, item.name
+            assert value == wanted, item.name
 
-
-SIZES = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 6), st.integers(1, 2), st.integers(0, 99))
 
 RECIPE = Recipe("resnet18", "avgpool", "w" * 64, 8, 32, 0.2, "rule", "bilinear", "imagenet", "float32", "float16", 1)
 UNITS = 5
 
 
-def shard_of(number: int) -> Shard:
-    """The rows of unit `number`, always the same."""
+def unit_shard(number: int) -> Shard:
+    """The rows of unit `number` of `make_plan`; the same in every call."""
     rng = np.random.default_rng(number)
     shard = make_shard(frames=2, people=3, pairs=4, seed=number)
     frame = np.repeat([0, 1], 2)
@@ -72,7 +76,7 @@ def shard_of(number: int) -> Shard:
 
 
 def make_plan(units: int = UNITS, **selection: Any) -> Manifest:
-    """A plan of so many units, two a scene."""
+    """A plan of `units` units, two per scene; `selection` are fields of Selection."""
     planned = [
         Unit(f"scene{number // 2}", 2, 7, 4, digest(["d", number]), digest(["v", number])) for number in range(units)
     ]
@@ -82,62 +86,32 @@ def make_plan(units: int = UNITS, **selection: Any) -> Manifest:
     )
 
 
-def fill(path: Path, plan: Manifest, most: int = 10**9, update: bool = False) -> int:
-    """Commits at most so many units, finishes where all are there; returns how many were computed."""
+def write_units(path: Path, plan: Manifest, limit: int = 10**9, update: bool = False) -> int:
+    """Writes up to `limit` pending units, and finishes the store if none is left; returns how many were written."""
     with open_for_writing(path, plan, update) as writer:
-        pending = writer.pending[:most]
+        pending = writer.pending[:limit]
         for number in pending:
-            writer.commit(number, shard_of(number))
+            writer.commit(number, unit_shard(number))
         if not writer.pending:
             writer.finish()
         return len(pending)
 
 
-def flip(path: Path) -> None:
+def flip_bit(path: Path) -> None:
+    """Flips one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped": flip,
-    "truncated": cut,
+    "flipped": flip_bit,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-10]),
     "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),
     "renamed": lambda path: path.rename(path.with_name("u00000009-" + "0" * 64 + ".h5")),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
-
-
-def shard_path(path: Path, number: int) -> Path:
-    return path / "shards" / read_manifest(path).units[number].shard
-
-
-def forge(path: Path, number: int, change: Callable[[Shard], Shard], **unit: Any) -> None:
-    """Puts another shard in a unit's place, every checksum made to fit, as a bug in the writer would."""
-    manifest = read_manifest(path)
-    shard = change(read_shard(shard_path(path, number)))
-    image = shard_image(shard)
-    name = f"u{number:08d}-{sha256(image)}.h5"
-    shard_path(path, number).unlink()
-    (path / "shards" / name).write_bytes(image)
-    new: Unit = replace(describe_stored(manifest.units[number], name, len(image), shard), **unit)
-    units = (*manifest.units[:number], new, *manifest.units[number + 1 :])
-    write_manifest(path, replace(manifest, units=units))
-
-
-def with_row(value: float, columns: slice = slice(None), dtype: str = "float16") -> Callable[[Shard], Shard]:
-    def change(shard: Shard) -> Shard:
-        visual = shard.visual.astype(dtype)
-        visual[4, columns] = value
-        return replace(shard, visual=visual)
-
-    return change
-
 
 MANIFEST_DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
@@ -145,3 +119,46 @@ MANIFEST_DAMAGE: dict[str, Callable[[Path], object]] = {
     "flipped": lambda file: file.write_bytes(file.read_bytes().replace(b"resnet18", b"resnet34")),
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:200]),
 }
+
+
+def shard_path(path: Path, number: int) -> Path:
+    """The file of unit `number`'s shard."""
+    return path / "shards" / read_manifest(path).units[number].shard
+
+
+def replace_shard(path: Path, number: int, change: Callable[[Shard], Shard], **unit: Any) -> None:
+    """Changes the shard of a unit and updates all checksums, as a bug in the writer would.
+
+    Args:
+        unit: fields of the unit in STORE.json that get a different value than the changed shard implies.
+    """
+    manifest = read_manifest(path)
+    shard = change(read_shard(shard_path(path, number)))
+    image = shard_image(shard)
+    entry = describe_stored(manifest.units[number], shard_name(number, sha256(image)), len(image), shard)
+    replace_shard_file(path, number, image, replace(entry, **unit))
+
+
+def replace_shard_file(path: Path, number: int, data: bytes, unit: Unit | None = None) -> None:
+    """Replaces the file of a unit's shard by `data`, under a name that matches it.
+
+    Args:
+        unit: the unit's new entry in STORE.json; None to change its file name and size only.
+    """
+    manifest = read_manifest(path)
+    name = shard_name(number, sha256(data))
+    shard_path(path, number).unlink()
+    (path / "shards" / name).write_bytes(data)
+    new = unit or replace(manifest.units[number], shard=name, bytes=len(data))
+    write_manifest(path, replace(manifest, units=(*manifest.units[:number], new, *manifest.units[number + 1 :])))
+
+
+def with_row(value: float, columns: slice = slice(None), dtype: str = "float16") -> Callable[[Shard], Shard]:
+    """A change for `replace_shard` that sets features of the fifth person to `value`."""
+
+    def change(shard: Shard) -> Shard:
+        visual = shard.visual.astype(dtype)
+        visual[4, columns] = value
+        return replace(shard, visual=visual)
+
+    return change

@@ -19,7 +19,7 @@ from store.pack import pack_store
 from store.verify import verify
 from tests.jobs import copy_dataset, extract_store, repair_store, store_files
 from tests.jrdb_folder import read_labels, write_labels
-from tests.stores import DAMAGE, MANIFEST_DAMAGE, forge, shard_path, with_row
+from tests.stores import DAMAGE, MANIFEST_DAMAGE, replace_shard, shard_path, with_row
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def path(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> Path:
 
 
 def write_nan(path: Path) -> None:
-    forge(path, 1, with_row(float("nan")))
+    replace_shard(path, 1, with_row(float("nan")))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A published file is the old one or the new one, whatever the file system does."""
+"""A published file has the old or the new content, whichever call of the file system fails."""
 
 import errno
 import os
@@ -16,39 +16,40 @@ from store.files import publish, publish_after_check, sha256
 OLD, NEW = b"old content", bytes(range(256)) * 50
 
 
-def target(folder: Path) -> Path:
+def old_file(folder: Path) -> Path:
+    """A file with the content OLD."""
     path = folder / "file.bin"
     path.write_bytes(OLD)
     return path
 
 
 @given(data=st.binary(max_size=3000))
-def test_what_is_published_is_read(tmp_path: Path, data: bytes) -> None:
-    path = target(tmp_path)
+def test_published_bytes_can_be_read(tmp_path: Path, data: bytes) -> None:
+    path = old_file(tmp_path)
     publish(path, data)
     assert path.read_bytes() == data
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
-    path = target(tmp_path)
+def test_the_temporary_file_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    path = old_file(tmp_path)
     (tmp_path / ".file.bin.tmp").write_bytes(b"half")
     publish(path, NEW)
     assert path.read_bytes() == NEW
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-@pytest.mark.parametrize("most", [1, 7, 4096])
-def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+@pytest.mark.parametrize("limit", [1, 7, 4096])
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:most]))
-    path = target(tmp_path)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:limit]))
+    path = old_file(tmp_path)
     publish(path, NEW)
     assert path.read_bytes() == NEW
 
 
 def failing(call: Callable[..., Any], after: int, code: int, times: int = 10**9) -> Callable[..., Any]:
-    """`call`, which fails with `code` from its call number `after` on, so many times."""
+    """A wrapper of `call` that fails `times` times with error `code`, after `after` successful calls."""
     count = 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +67,7 @@ def failing(call: Callable[..., Any], after: int, code: int, times: int = 10**9)
 def test_a_failing_call_leaves_the_old_content_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
 ) -> None:
-    path = target(tmp_path)
+    path = old_file(tmp_path)
     monkeypatch.setattr(os, name, failing(getattr(os, name), 0, code))
     with pytest.raises(StorageError, match=r"file\.bin.*free some space"):
         publish(path, NEW)
@@ -76,10 +77,10 @@ def test_a_failing_call_leaves_the_old_content_and_no_temporary_file(
 
 
 @pytest.mark.parametrize("writes", range(4))
-def test_a_disk_that_fills_up_at_any_write_is_clean(
+def test_a_disk_that_fills_up_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    path = target(tmp_path)
+    path = old_file(tmp_path)
     write = os.write
     part = failing(lambda descriptor, data: write(descriptor, data[:3000]), writes, errno.ENOSPC)
     monkeypatch.setattr(os, "write", part)
@@ -89,8 +90,8 @@ def test_a_disk_that_fills_up_at_any_write_is_clean(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_after_one_failed_fsync_a_new_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = target(tmp_path)
+def test_a_failed_fsync_is_retried_with_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = old_file(tmp_path)
     synced: list[int] = []
     fail = failing(os.fsync, 0, errno.EIO, times=1)
 
@@ -98,25 +99,25 @@ def test_after_one_failed_fsync_a_new_file_is_written(tmp_path: Path, monkeypatc
         synced.append(os.fstat(descriptor).st_ino)
         fail(descriptor)
 
-    # holds the failed file's inode, so that a second file cannot be given the same number
+    # a hard link keeps the inode of the failed file, so that the second file gets a different number
     unlink = Path.unlink
-    kept = tmp_path / "kept"
-    kept.mkdir()
+    links = tmp_path / "links"
+    links.mkdir()
 
-    def unlink_and_keep(self: Path, missing_ok: bool = False) -> None:
+    def unlink_after_link(self: Path, missing_ok: bool = False) -> None:
         if self.exists():
-            os.link(self, kept / str(len(synced)))
+            os.link(self, links / str(len(synced)))
         unlink(self, missing_ok)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "unlink", unlink_and_keep)
+    monkeypatch.setattr(Path, "unlink", unlink_after_link)
     publish(path, NEW)
     assert path.read_bytes() == NEW
     assert synced[0] != synced[1] == path.stat().st_ino
 
 
-def test_a_disk_whose_fsync_always_fails_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = target(tmp_path)
+def test_repeated_fsync_failures_keep_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = old_file(tmp_path)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, 0, errno.EIO))
     with pytest.raises(StorageError, match="fsync"):
         publish(path, NEW)
@@ -124,24 +125,24 @@ def test_a_disk_whose_fsync_always_fails_keeps_the_old_content(tmp_path: Path, m
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_everything_is_durable_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_calls_are_in_the_durable_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """write, fsync of the file, rename, fsync of the folder."""
-    path = target(tmp_path)
+    path = old_file(tmp_path)
     calls: list[str] = []
     for name in ("write", "fsync", "replace"):
         call = getattr(os, name)
 
-        def noted(*args: Any, name: str = name, call: Callable[..., Any] = call) -> Any:
+        def recorded(*args: Any, name: str = name, call: Callable[..., Any] = call) -> Any:
             folder = name == "fsync" and os.path.isdir(f"/proc/self/fd/{args[0]}")  # noqa: PTH112
             calls.append("fsync folder" if folder else name)
             return call(*args)
 
-        monkeypatch.setattr(os, name, noted)
+        monkeypatch.setattr(os, name, recorded)
     publish(path, NEW)
     assert calls == ["write", "fsync", "replace", "fsync folder"]
 
 
-def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         publish(tmp_path / "none" / "file", NEW)
 
@@ -150,9 +151,9 @@ def test_sha256_of_the_empty_string() -> None:
     assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@pytest.mark.parametrize("error", [IntegrityError("not so"), KeyboardInterrupt()])
-def test_what_the_look_at_it_refuses_is_not_published(tmp_path: Path, error: BaseException) -> None:
-    path = target(tmp_path)
+@pytest.mark.parametrize("error", [IntegrityError("rejected"), KeyboardInterrupt()])
+def test_a_file_that_the_check_rejects_is_not_published(tmp_path: Path, error: BaseException) -> None:
+    path = old_file(tmp_path)
     with pytest.raises(type(error)), publish_after_check(path, lambda: [NEW[:100], NEW[100:]]) as written:
         assert written.read_bytes() == NEW
         assert path.read_bytes() == OLD
@@ -161,8 +162,8 @@ def test_what_the_look_at_it_refuses_is_not_published(tmp_path: Path, error: Bas
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_pieces_are_asked_for_anew_after_a_failed_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, calls = target(tmp_path), []
+def test_pieces_are_generated_again_after_a_failed_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls = old_file(tmp_path), []
 
     def failing_once(descriptor: int) -> None:
         calls.append(descriptor)

@@ -1,4 +1,4 @@
-"""A shard's header says what HDF5 would say, and one from elsewhere can do nothing but be refused."""
+"""A shard's header gives the same layout as HDF5, and a hostile header is refused."""
 
 import io
 import json
@@ -13,33 +13,33 @@ from hypothesis import strategies as st
 
 from configs.errors import IntegrityError
 from store.format.shard_file import parse_shard, shard_file, shard_image
-from tests.stores import SIZES, assert_equal, make_shard
+from tests.stores import SHARD_SIZES, assert_same_shard, make_shard
 
 FILE = shard_file(make_shard(2, 2, 2, 2, dim=2))
 FIRST = len(b"stage2 shard 1 00002048\n")
 
 
-@given(SIZES)
-def test_the_header_leads_to_what_hdf5_leads_to(sizes: tuple[int, ...]) -> None:
+@given(SHARD_SIZES)
+def test_a_shard_read_by_its_header_equals_one_read_by_hdf5(sizes: tuple[int, ...]) -> None:
     shard = make_shard(*sizes)
     image = shard_file(shard)
-    assert_equal(shard, parse_shard(image, "x"))
-    assert_equal(parse_shard(shard_image(shard), "x"), parse_shard(image, "x"))
+    assert_same_shard(shard, parse_shard(image, "x"))
+    assert_same_shard(parse_shard(shard_image(shard), "x"), parse_shard(image, "x"))
     assert image == shard_file(make_shard(*sizes))
-    with h5py.File(io.BytesIO(image), "r") as file:  # and it is still a file for everybody
+    with h5py.File(io.BytesIO(image), "r") as file:  # other programs can read the file too
         np.testing.assert_array_equal(file["visual"][()], shard.visual)
         np.testing.assert_array_equal(file["pair"][()], shard.pair)
         assert file.attrs["scene"] == shard.scene
 
 
-def test_hdf5_is_not_asked() -> None:
+def test_the_header_suffices_without_hdf5() -> None:
     size = int(FILE[:FIRST].split()[-1])
-    spoilt = FILE[:size] + b"\0" * 8 + FILE[size + 8 :]  # without HDF5's signature
-    assert_equal(parse_shard(FILE, "x"), parse_shard(spoilt, "x"))
+    without_hdf5 = FILE[:size] + b"\0" * 8 + FILE[size + 8 :]  # without HDF5's signature
+    assert_same_shard(parse_shard(FILE, "x"), parse_shard(without_hdf5, "x"))
 
 
 def with_values(values: Any) -> bytes:
-    """The file with another header."""
+    """The file with these values in its header."""
     size = int(FILE[:FIRST].split()[-1])
     return FILE[:FIRST] + json.dumps(values).encode().ljust(size - FIRST, b"\0") + FILE[size:]
 
@@ -52,8 +52,8 @@ def changed(change: Callable[[Any], object]) -> bytes:
     return with_values(values)
 
 
-def test_an_unchanged_header_is_taken() -> None:
-    assert_equal(parse_shard(FILE, "x"), parse_shard(changed(lambda values: None), "x"))
+def test_an_unchanged_header_is_accepted() -> None:
+    assert_same_shard(parse_shard(FILE, "x"), parse_shard(changed(lambda values: None), "x"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_unchanged_header_is_taken() -> None:
         "<f2",
     ],
 )
-def test_a_hostile_place_is_refused(entry: Any) -> None:
+def test_a_hostile_location_is_refused(entry: Any) -> None:
     with pytest.raises(IntegrityError):
         parse_shard(changed(lambda values: values["arrays"].update(visual=entry)), "x")
 
@@ -102,13 +102,13 @@ def test_a_hostile_place_is_refused(entry: Any) -> None:
         {"arrays": None, "attributes": {"scene": "a"}},
     ],
 )
-def test_a_header_of_something_else_is_refused(values: Any) -> None:
+def test_a_header_with_other_values_is_refused(values: Any) -> None:
     with pytest.raises(IntegrityError):
         parse_shard(with_values(values), "x")
 
 
 @pytest.mark.parametrize("value", [3, None, ["a"], "\ud800"])
-def test_attributes_are_text(value: Any) -> None:
+def test_attributes_must_be_text(value: Any) -> None:
     with pytest.raises(IntegrityError):
         parse_shard(changed(lambda values: values["attributes"].update(recipe=value)), "x")
 
@@ -119,7 +119,7 @@ def test_a_missing_array_is_refused(name: str) -> None:
         parse_shard(changed(lambda values: values["arrays"].pop(name)), "x")
 
 
-def test_json_too_deep_is_refused() -> None:
+def test_deeply_nested_json_is_refused() -> None:
     block = FILE[:FIRST].replace(b"00002048", b"00131072") + b"[" * 100_000
     with pytest.raises(IntegrityError):
         parse_shard(block.ljust(131_072, b"\0"), "x")
@@ -127,7 +127,7 @@ def test_json_too_deep_is_refused() -> None:
 
 @settings(max_examples=300)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
-def test_damage_of_the_header_raises_nothing_else(seed: int, flips: int) -> None:
+def test_damage_of_the_header_raises_only_integrity_errors(seed: int, flips: int) -> None:
     image = bytearray(FILE)
     rng = np.random.default_rng(seed)
     for at in rng.integers(0, 1200, flips):

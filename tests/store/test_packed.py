@@ -1,4 +1,4 @@
-"""A packed store holds what its folder holds, takes its place everywhere, and shows every damage."""
+"""A packed store equals its folder, can be used in its place, and reveals all damage."""
 
 import json
 import tracemalloc
@@ -24,12 +24,12 @@ from store.pack import pack_store
 from store.reader import load_store, store_info
 from store.verify import verify
 from store.writer import open_for_writing
-from tests.stores import fill, make_plan, shard_of
+from tests.stores import make_plan, unit_shard, write_units
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    fill(tmp_path / "a.store", make_plan())
+    write_units(tmp_path / "a.store", make_plan())
     return tmp_path / "a.store"
 
 
@@ -39,7 +39,7 @@ def packed(folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "a.h5"
 
 
-def test_it_holds_what_the_folder_holds(folder: Path, packed: Path) -> None:
+def test_it_has_the_rows_of_the_folder(folder: Path, packed: Path) -> None:
     one, other = load_store(folder), load_store(packed)
     np.testing.assert_array_equal(one.visual, other.visual)
     for name, value in vars(one.tables).items():
@@ -51,7 +51,7 @@ def test_it_holds_what_the_folder_holds(folder: Path, packed: Path) -> None:
     assert verify(packed).to_dict()["faults"] == []
 
 
-def test_anybody_reads_it_with_h5py(folder: Path, packed: Path) -> None:
+def test_h5py_reads_it_without_this_package(folder: Path, packed: Path) -> None:
     tables = load_store(folder).tables
     with h5py.File(packed, "r") as file:
         np.testing.assert_array_equal(file["visual"][:], load_store(folder).visual)
@@ -61,7 +61,7 @@ def test_anybody_reads_it_with_h5py(folder: Path, packed: Path) -> None:
         assert [sets[i] for i in file["label"]] == [tables.label_sets[i] for i in tables.label]
 
 
-def test_it_takes_the_stores_place(packed: Path, tmp_path: Path) -> None:
+def test_extraction_uses_it_in_place_of_the_folder(packed: Path, tmp_path: Path) -> None:
     assert is_finished(packed, make_plan())
     assert is_finished(packed, make_plan(frame_interval=2))
     (tmp_path / "stores").mkdir()
@@ -69,7 +69,7 @@ def test_it_takes_the_stores_place(packed: Path, tmp_path: Path) -> None:
     assert find_store(make_plan(), tmp_path / "stores") == tmp_path / "stores" / "any.h5"
 
 
-def test_it_is_never_written_to(packed: Path) -> None:
+def test_it_is_never_modified(packed: Path) -> None:
     before = packed.read_bytes()
     with pytest.raises(StoreError, match="file"), open_for_writing(packed, make_plan(3)):
         pass
@@ -87,10 +87,10 @@ def test_two_views_and_no_units(tmp_path: Path) -> None:
     plan = replace(plan, recipe=replace(plan.recipe, views=2))
     with open_for_writing(tmp_path / "two.store", plan) as writer:
         for number in writer.pending:
-            shard = shard_of(number)
+            shard = unit_shard(number)
             writer.commit(number, replace(shard, visual_flipped=shard.visual[:, ::-1].copy()))
         writer.finish()
-    fill(tmp_path / "none.store", make_plan(0))
+    write_units(tmp_path / "none.store", make_plan(0))
     for name in ("two", "none"):
         pack_store(tmp_path / f"{name}.store", tmp_path / f"{name}.h5")
         one, other = load_store(tmp_path / f"{name}.store"), load_store(tmp_path / f"{name}.h5")
@@ -98,25 +98,25 @@ def test_two_views_and_no_units(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
 
 
-def test_every_flipped_bit_and_every_cut_is_found(packed: Path) -> None:
+def test_flipped_bits_and_truncation_are_detected(packed: Path) -> None:
     data = packed.read_bytes()
     rng = np.random.default_rng(0)
-    places = [0, 30, 40, 120, 500, 8000, len(data) - 1, *rng.integers(0, len(data), 150).tolist()]
-    for at in places:
+    offsets = [0, 30, 40, 120, 500, 8000, len(data) - 1, *rng.integers(0, len(data), 150).tolist()]
+    for at in offsets:
         flipped = bytearray(data)
         flipped[at] ^= 1 << int(rng.integers(8))
         for damaged in (flipped, data[:at]):
             packed.write_bytes(damaged)
             with pytest.raises(StoreError):
                 load_store(packed)
-            with pytest.raises(StoreError):  # not False: nothing is ever computed into a packed file
+            with pytest.raises(StoreError):  # not False: extraction cannot repair a packed file
                 if not is_finished(packed, make_plan()):
-                    raise StoreError("so far gone that it is no store")
-            with suppress(StoreError):  # so far gone that nothing says what it was
+                    raise StoreError("its first line is damaged, so it does not look like a store")
+            with suppress(StoreError):  # its header is damaged
                 assert verify(packed).faults
 
 
-def test_a_block_of_any_declared_size_is_refused(packed: Path) -> None:
+def test_an_invalid_header_size_is_refused(packed: Path) -> None:
     data = packed.read_bytes()
     for size in (0, 1, 96, 97, 511, 513, 2**26, 99_999_999):
         packed.write_bytes(data[:22] + f"{size:08d}".encode() + data[30:])
@@ -125,7 +125,7 @@ def test_a_block_of_any_declared_size_is_refused(packed: Path) -> None:
 
 
 def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path) -> None:
-    fill(folder.parent / "less.store", make_plan(3))
+    write_units(folder.parent / "less.store", make_plan(3))
     pack_store(folder.parent / "less.store", folder.parent / "less.h5")
     body = (folder.parent / "less.h5").read_bytes()
     with h5py.File(folder.parent / "less.h5", "r") as file:
@@ -136,28 +136,28 @@ def test_rows_that_contradict_the_header_are_refused(packed: Path, folder: Path)
 
 
 def test_an_unfinished_or_damaged_store_is_not_packed(tmp_path: Path) -> None:
-    fill(tmp_path / "a.store", make_plan(), 2)
+    write_units(tmp_path / "a.store", make_plan(), 2)
     with pytest.raises(IncompleteError):
         pack_store(tmp_path / "a.store", tmp_path / "a.h5")
-    fill(tmp_path / "a.store", make_plan())
+    write_units(tmp_path / "a.store", make_plan())
     next((tmp_path / "a.store" / "shards").iterdir()).write_bytes(b"x")
     with pytest.raises(IntegrityError):
         pack_store(tmp_path / "a.store", tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_what_packing_would_change_is_not_published(
+def test_a_file_that_differs_from_the_shards_is_not_published(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def careless(content: BinaryIO, shards: Shards) -> Iterator[Bytes]:
-        def changed(shard: Shard) -> Shard:
+    def insert_wrong_features(content: BinaryIO, shards: Shards) -> Iterator[Bytes]:
+        def negate_a_value(shard: Shard) -> Shard:
             visual = shard.visual.copy()
             visual[3, 3] = -visual[3, 3]
             return replace(shard, visual=visual)
 
-        return insert_features(content, lambda: (changed(shard) for shard in shards()))
+        return insert_features(content, lambda: (negate_a_value(shard) for shard in shards()))
 
-    monkeypatch.setattr(store.pack, "insert_features", careless)
+    monkeypatch.setattr(store.pack, "insert_features", insert_wrong_features)
     with pytest.raises(IntegrityError, match="packing changed rows"):
         pack_store(folder, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
@@ -177,17 +177,17 @@ def test_memory_does_not_grow_with_the_features(tmp_path: Path, views: int) -> N
             path, replace(plan, recipe=replace(plan.recipe, views=views, visual_dim=20_000))
         ) as writer:
             for number in writer.pending:
-                shard = shard_of(number)
+                shard = unit_shard(number)
                 visual = rng.standard_normal((len(shard.box), 20_000)).astype(np.float16)
                 flipped = visual[:, ::-1].copy() if views == 2 else None
                 writer.commit(number, replace(shard, visual=visual, visual_flipped=flipped))
             writer.finish()
         tracemalloc.start()
         pack_store(path, tmp_path / f"{units}.h5")
-        found = tracemalloc.get_traced_memory()[1]
+        result = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         np.testing.assert_array_equal(load_store(path).visual, load_store(tmp_path / f"{units}.h5").visual)
-        return found
+        return result
 
     small, large = peak(3), peak(24)
-    assert large < 1.3 * small  # of eight times the features
+    assert large < 1.3 * small  # for eight times the features

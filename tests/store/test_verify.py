@@ -1,4 +1,4 @@
-"""Every kind of damage to a store is named, with its place; a sound store has none."""
+"""Verification reports every kind of fault with its place, and none for a sound store."""
 
 import json
 from collections.abc import Callable
@@ -12,33 +12,27 @@ import pytest
 import cli
 import store.verify
 from configs.errors import IntegrityError, StoreError
-from store.format.manifest import manifest_text, write_manifest
+from store.format.manifest import manifest_text
 from store.format.shard import Shard
 from store.format.shard_file import read_shard
 from store.open import read_manifest
-from store.reader import load_store
 from store.verify import verify
-from tests.stores import DAMAGE, UNITS, fill, forge, make_plan, shard_of, shard_path, with_row
+from tests.stores import DAMAGE, UNITS, make_plan, replace_shard, shard_path, unit_shard, with_row, write_units
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    fill(tmp_path / "a.store", make_plan())
-    return tmp_path / "a.store"
-
-
-def kinds(path: Path) -> set[str]:
+def fault_kinds(path: Path) -> set[str]:
+    """The kinds of all faults of a store."""
     return {fault.kind for fault in verify(path).faults}
 
 
 def test_a_sound_store_has_no_fault(path: Path) -> None:
-    found = verify(path).to_dict()
-    assert found["sound"] is True
-    assert (found["units"], found["persons"], found["faults"]) == (UNITS, 6 * UNITS, [])
+    report = verify(path).to_dict()
+    assert report["sound"] is True
+    assert (report["units"], report["persons"], report["faults"]) == (UNITS, 6 * UNITS, [])
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_found_and_the_unit_named(path: Path, kind: str) -> None:
+def test_damage_is_reported_with_its_unit(path: Path, kind: str) -> None:
     file = shard_path(path, 2)
     DAMAGE[kind](file)
     report = verify(path)
@@ -59,19 +53,19 @@ def test_damage_is_found_and_the_unit_named(path: Path, kind: str) -> None:
         (with_row(2.5), "constant_visual"),
     ],
 )
-def test_bad_rows_are_found_with_frame_and_person(path: Path, change: Callable[[Shard], Shard], kind: str) -> None:
-    forge(path, 1, change)
+def test_bad_rows_are_reported_with_frame_and_person(path: Path, change: Callable[[Shard], Shard], kind: str) -> None:
+    replace_shard(path, 1, change)
     report = verify(path)
     assert [fault.kind for fault in report.faults] == [kind]
-    person = shard_of(1).person_id[4]
+    person = unit_shard(1).person_id[4]
     assert vars(report.faults[0]) | {"message": ""} == {
         "kind": kind, "message": "", "unit": 1, "scene": "scene0", "frame": "000001é.jpg", "person": str(person),
     }  # fmt: skip
 
 
 def test_float32_rows_are_checked_too(path: Path) -> None:
-    forge(path, 1, with_row(np.nan, slice(3, 4), "float32"))
-    assert kinds(path) == {"not_finite_visual", "wrong_type"}
+    replace_shard(path, 1, with_row(np.nan, slice(3, 4), "float32"))
+    assert fault_kinds(path) == {"not_finite_visual", "wrong_type"}
 
 
 @pytest.mark.parametrize(
@@ -92,33 +86,33 @@ def test_float32_rows_are_checked_too(path: Path) -> None:
         (lambda s: replace(s, spatial=s.spatial * np.float32("nan")), {}, "not_finite_spatial"),
     ],
 )
-def test_what_contradicts_plan_or_recipe_is_found(
+def test_contradictions_to_plan_or_recipe_are_reported(
     path: Path, change: Callable[[Shard], Shard], unit: dict[str, Any], kind: str
 ) -> None:
-    forge(path, 3, change, **unit)
+    replace_shard(path, 3, change, **unit)
     report = verify(path)
     assert kind in {fault.kind for fault in report.faults}
     assert report.bad_units == {3}
 
 
-def test_what_lies_beside_the_shards(path: Path) -> None:
+def test_left_over_shards_and_a_wrong_skipped_list_are_reported(path: Path) -> None:
     (path / "skipped.jsonl").write_text("")
-    assert kinds(path) == {"wrong_skipped"}
+    assert fault_kinds(path) == {"wrong_skipped"}
     (path / "shards" / f"u00000009-{'0' * 64}.h5").write_bytes(b"x")
-    assert kinds(path) == {"wrong_skipped", "stray_shard"}
+    assert fault_kinds(path) == {"wrong_skipped", "stray_shard"}
     assert verify(path).bad_units == set()
-    fill(path, make_plan())
-    assert kinds(path) == set()
+    write_units(path, make_plan())
+    assert fault_kinds(path) == set()
 
 
-def test_an_unfinished_store_is_said_to_be(tmp_path: Path) -> None:
-    fill(tmp_path / "a.store", make_plan(), 2)
-    assert kinds(tmp_path / "a.store") == {"unfinished"}
+def test_an_unfinished_store_is_a_fault(tmp_path: Path) -> None:
+    write_units(tmp_path / "a.store", make_plan(), 2)
+    assert fault_kinds(tmp_path / "a.store") == {"unfinished"}
     DAMAGE["flipped"](next((tmp_path / "a.store" / "shards").iterdir()))
-    assert kinds(tmp_path / "a.store") == {"unfinished", "damaged_shard"}
+    assert fault_kinds(tmp_path / "a.store") == {"unfinished", "damaged_shard"}
 
 
-def test_no_store_and_a_damaged_manifest(tmp_path: Path, path: Path) -> None:
+def test_a_missing_store_or_a_damaged_manifest_is_an_error(tmp_path: Path, path: Path) -> None:
     with pytest.raises(StoreError, match="not a feature store"):
         verify(tmp_path / "none")
     text = manifest_text(read_manifest(path))
@@ -143,27 +137,19 @@ def test_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         DAMAGE["flipped"](shard_path(path, 0))
 
 
-def test_skipped_items_are_listed_beside_the_shards(path: Path) -> None:
+def test_skipped_items_are_listed_in_skipped_jsonl(path: Path) -> None:
     lines = [json.loads(line) for line in (path / "skipped.jsonl").read_text().splitlines()]
-    assert lines == [vars(item) for number in range(UNITS) for item in shard_of(number).skipped]
+    assert lines == [vars(item) for number in range(UNITS) for item in unit_shard(number).skipped]
 
 
-def test_a_store_with_a_view_too_many_or_too_few_is_not_loaded(path: Path, tmp_path: Path) -> None:
-    forge(path, 1, lambda shard: replace(shard, visual_flipped=shard.visual))
-    with pytest.raises(IntegrityError, match="other features than its recipe says"):
-        load_store(path)
-    manifest = read_manifest(path)
-    write_manifest(path, replace(manifest, recipe=replace(manifest.recipe, views=2)))
-    with pytest.raises(IntegrityError, match="other features than its recipe says"):
-        load_store(path)
-
-
-def test_a_shard_that_an_update_removes_meanwhile_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_and_lose(file: Path) -> Shard:
+def test_a_shard_that_an_update_removes_during_verification_is_missing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_remove(file: Path) -> Shard:
         shard = read_shard(file)
         if file.name.startswith("u00000002"):
             file.unlink()
         return shard
 
-    monkeypatch.setattr(store.verify, "read_shard", read_and_lose)
+    monkeypatch.setattr(store.verify, "read_shard", read_and_remove)
     assert [(fault.kind, fault.unit) for fault in verify(path).faults] == [("missing_shard", 2)]

@@ -1,4 +1,4 @@
-"""A shard gives back exactly its rows, and a file from elsewhere can do nothing but be refused."""
+"""A shard is read back exactly, and a damaged or hostile file is refused."""
 
 import io
 import os
@@ -16,14 +16,14 @@ from configs.errors import IntegrityError
 from store.files import sha256
 from store.format.shard import Skipped
 from store.format.shard_file import parse_shard, read_shard, shard_image, shard_is_intact
-from tests.stores import SIZES, assert_equal, make_shard
+from tests.stores import SHARD_SIZES, assert_same_shard, make_shard
 
 
-@given(SIZES)
+@given(SHARD_SIZES)
 def test_a_round_trip_is_exact_and_the_same_rows_give_the_same_bytes(sizes: tuple[int, ...]) -> None:
     shard = make_shard(*sizes)
     image = shard_image(shard)
-    assert_equal(shard, parse_shard(image, "x"))
+    assert_same_shard(shard, parse_shard(image, "x"))
     assert image == shard_image(make_shard(*sizes))
 
 
@@ -31,23 +31,24 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 @given(TEXT, TEXT, TEXT)
-def test_any_text_survives(name: str, label: str, item: str) -> None:
+def test_any_text_is_read_back(name: str, label: str, item: str) -> None:
     skipped = (Skipped("person", "s", name, item, "bad_id"), Skipped("person", "s", name, item * 9, "bad_id"))
     shard = make_shard(1)
     shard = replace(shard, frame_name=np.array([name]), label_sets=((label,), (label, name)), skipped=skipped)
-    assert_equal(shard, parse_shard(shard_image(shard), "x"))
+    assert_same_shard(shard, parse_shard(shard_image(shard), "x"))
 
 
-def publish_shard(folder: Path, image: bytes) -> Path:
+def write_shard(folder: Path, image: bytes) -> Path:
+    """A file with these bytes and a matching name."""
     path = folder / f"u00000000-{sha256(image)}.h5"
     path.write_bytes(image)
     return path
 
 
-def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_flipped_bits_are_detected(tmp_path: Path) -> None:
     image = shard_image(make_shard(2, 2, 2))
-    path = publish_shard(tmp_path, image)
-    assert_equal(read_shard(path), parse_shard(image, "x"))
+    path = write_shard(tmp_path, image)
+    assert_same_shard(read_shard(path), parse_shard(image, "x"))
     rng = np.random.default_rng(0)
     for at in [0, len(image) - 1, *rng.integers(0, len(image), 200).tolist()]:
         flipped = bytearray(image)
@@ -59,9 +60,9 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 2000, -1])
-def test_a_truncated_shard_is_found(tmp_path: Path, size: int) -> None:
+def test_a_truncated_shard_is_detected(tmp_path: Path, size: int) -> None:
     image = shard_image(make_shard())
-    path = publish_shard(tmp_path, image)
+    path = write_shard(tmp_path, image)
     path.write_bytes(image[:size])
     with pytest.raises(IntegrityError, match="checksum"):
         read_shard(path)
@@ -81,7 +82,7 @@ def test_a_missing_shard_a_folder_and_a_fifo_are_refused(tmp_path: Path) -> None
 
 @settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_damage_under_a_right_checksum_raises_nothing_else(seed: int, flips: int) -> None:
+def test_damage_with_a_valid_checksum_raises_only_integrity_errors(seed: int, flips: int) -> None:
     image = bytearray(IMAGE)
     rng = np.random.default_rng(seed)
     for at in rng.integers(0, len(image), flips):
@@ -95,8 +96,8 @@ def test_damage_under_a_right_checksum_raises_nothing_else(seed: int, flips: int
 IMAGE = shard_image(make_shard(2, 2, 2, 2, dim=2))
 
 
-def rebuilt(change: Any) -> bytes:
-    """The bytes of a shard after `change(file)` in HDF5's own hands."""
+def changed(change: Any) -> bytes:
+    """The bytes of a shard after `change(file)` through h5py."""
     buffer = io.BytesIO(shard_image(make_shard()))
     with h5py.File(buffer, "r+") as file:
         change(file)
@@ -104,12 +105,14 @@ def rebuilt(change: Any) -> bytes:
 
 
 def with_dataset(name: str, **options: Any) -> bytes:
+    """The bytes of a shard whose dataset `name` is created again with other options."""
+
     def change(file: h5py.File) -> None:
         data = file[name][()]
         del file[name]
         file.create_dataset(name, **({"data": data} | options))
 
-    return rebuilt(change)
+    return changed(change)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def with_dataset(name: str, **options: Any) -> bytes:
         ("frame_name", {"data": np.array([b"\xff", b"b", b"c"])}),
         ("frame_name", {"data": np.array(["a", "b", "c"], object), "dtype": h5py.string_dtype()}),
         ("spatial", {"data": h5py.Empty("f4")}),
-        # declared, never stored
+        # declared but not stored
         ("visual", {"data": None, "shape": (2**20, 2**20), "dtype": "f2"}),
         ("visual", {"data": None, "shape": (2**33, 2**31), "dtype": "f4"}),
         ("visual", {"data": None, "shape": (0, 2**40), "dtype": "f2"}),
@@ -154,7 +157,7 @@ def test_another_layout_is_refused(name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["visual", "box", "label", "skipped", "frame_name"])
 def test_a_missing_dataset_is_refused(name: str) -> None:
     with pytest.raises(IntegrityError, match=name):
-        parse_shard(rebuilt(lambda file: file.pop(name)), "x")
+        parse_shard(changed(lambda file: file.pop(name)), "x")
 
 
 LINKS = {
@@ -168,7 +171,7 @@ LINKS = {
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("name", ["visual", "visual_flipped"])
 def test_links_are_refused_and_not_followed(tmp_path: Path, kind: str, name: str) -> None:
-    fifo = tmp_path / "fifo"  # whoever opens it waits for ever
+    fifo = tmp_path / "fifo"  # opening it would block forever
     os.mkfifo(fifo)
 
     def change(file: h5py.File) -> None:
@@ -177,16 +180,16 @@ def test_links_are_refused_and_not_followed(tmp_path: Path, kind: str, name: str
         file[name] = LINKS[kind](fifo)
 
     with pytest.raises(IntegrityError, match=name):
-        parse_shard(rebuilt(change), "x")
+        parse_shard(changed(change), "x")
 
 
-def test_a_group_in_a_datasets_place_is_refused() -> None:
+def test_a_group_instead_of_a_dataset_is_refused() -> None:
     def change(file: h5py.File) -> None:
         del file["visual"]
         file.create_group("visual")
 
     with pytest.raises(IntegrityError, match="visual"):
-        parse_shard(rebuilt(change), "x")
+        parse_shard(changed(change), "x")
 
 
 def test_external_storage_is_refused(tmp_path: Path) -> None:
@@ -199,15 +202,15 @@ def test_external_storage_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unlimited", [False, True])
-def test_virtual_datasets_are_refused_and_their_sources_left_alone(tmp_path: Path, unlimited: bool) -> None:
-    fifo = tmp_path / "source.h5"  # whoever opens it waits for ever
+def test_virtual_datasets_are_refused_and_their_sources_not_opened(tmp_path: Path, unlimited: bool) -> None:
+    fifo = tmp_path / "source.h5"  # opening it would block forever
     os.mkfifo(fifo)
 
     def change(file: h5py.File) -> None:
         del file["visual"]
-        most = (None, 8) if unlimited else None
-        layout = h5py.VirtualLayout((12, 8), "f2", maxshape=most)
-        source = h5py.VirtualSource(str(fifo), "visual", (12, 8), maxshape=most)
+        maxshape = (None, 8) if unlimited else None
+        layout = h5py.VirtualLayout((12, 8), "f2", maxshape=maxshape)
+        source = h5py.VirtualSource(str(fifo), "visual", (12, 8), maxshape=maxshape)
         if unlimited:
             layout[: h5py.h5s.UNLIMITED, :] = source[: h5py.h5s.UNLIMITED, :]
         else:
@@ -215,17 +218,17 @@ def test_virtual_datasets_are_refused_and_their_sources_left_alone(tmp_path: Pat
         file.create_virtual_dataset("visual", layout)
 
     with pytest.raises(IntegrityError, match="visual"):
-        parse_shard(rebuilt(change), "x")
+        parse_shard(changed(change), "x")
 
 
 @pytest.mark.parametrize("value", [3, np.zeros(5), h5py.Empty("f4"), np.void(b"\x80\x04N."), b"\xff"])
-def test_attributes_are_text(value: Any) -> None:
+def test_attributes_must_be_text(value: Any) -> None:
     with pytest.raises(IntegrityError):
-        parse_shard(rebuilt(lambda file: file.attrs.__setitem__("scene", value)), "x")
+        parse_shard(changed(lambda file: file.attrs.__setitem__("scene", value)), "x")
 
 
 @given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_no_shard(data: bytes) -> None:
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     for image in (data, b"\x89HDF\r\n\x1a\n" + data):
         with pytest.raises(IntegrityError):
             parse_shard(image, "x")
