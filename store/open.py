@@ -33,7 +33,7 @@ class FolderStore:
     @property
     def remedy(self) -> str:
         """What to do about damage."""
-        return f"run `stage2 store repair {self.path} --data_path DATA`"
+        return _repair_command(self.path)
 
     def read_unit(self, number: int) -> Shard:
         """The shard of one unit of a complete store. Raises IntegrityError if it is damaged or of another store."""
@@ -102,6 +102,10 @@ def _size(file: Path) -> int:
         return 0
 
 
+def _repair_command(path: Path) -> str:
+    return f"run `stage2 store repair {path} --data_path DATA`"
+
+
 def is_packed(path: Path) -> bool:
     """Whether a store at `path` is, or would have to be, one packed file."""
     return path.is_file()
@@ -122,7 +126,7 @@ def open_store(path: Path) -> FolderStore | PackedStore:
     if is_packed(path):
         return PackedStore(path, parse_manifest(read_header(path).text, path, PACK_AGAIN))
     file = StorePaths(path).manifest
-    remedy = "run `stage2 store repair STORE --data_path DATA`, which writes it again from the shards"
+    remedy = f"{_repair_command(path)}, which writes it again from the shards"
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

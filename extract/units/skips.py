@@ -9,9 +9,8 @@ from configs.errors import TooManySkippedError
 from extract.units.plan import PlannedUnit
 from store.format.manifest import Unit
 from store.format.shard import Skipped
-from store.tables import persons_per_frame
+from store.tables import AXES, persons_per_frame
 
-KINDS = ("frame", "person", "pair")
 SkipCounts = Counter[tuple[str, str]]  # (kind, reason) -> count
 
 
@@ -44,9 +43,9 @@ def count_skipped_in_store(units: Iterable[Unit]) -> SkipCounts:
 
 def count_planned(units: Iterable[PlannedUnit]) -> dict[str, int]:
     """Returns the number of planned items of each kind."""
-    planned = dict.fromkeys(KINDS, 0)
+    planned = dict.fromkeys(AXES, 0)
     for unit in units:
-        for kind, count in zip(KINDS, (unit.frames, unit.persons, unit.pairs), strict=True):
+        for kind, count in zip(AXES, (unit.frames, unit.persons, unit.pairs), strict=True):
             planned[kind] += count
     return planned
 
