@@ -146,4 +146,4 @@ def test_all_commands_work_with_hog(
     assert run_cli("report", "run") == 0
     assert "<th>weights</th><td><code>none</code>" in Path("run/report.html").read_text()
     assert run_cli("finetune", "--from", "run", "--checkpoint_dir", "tuned") == 2
-    assert "nothing to train" in capsys.readouterr().err
+    assert "no trainable parameters" in capsys.readouterr().err
