@@ -74,9 +74,8 @@ def train_end_to_end(
         data = prepare_data(config, tables, splits, make_source, model, KNN_PAIRS)
         step = AutogradStep(model, data.objective, config)
         trial.train = lambda pairs: _train_on_black_crops(step, pairs, config, device)
-        run = TrainingRun(
-            model, step, RunInfo(END_TO_END, config, backbone.out_dim, identity, "", data.class_weight), folder
-        )
+        info = RunInfo(END_TO_END, config, backbone.out_dim, identity, "", data.class_weight)
+        run = TrainingRun(model, step, info, folder)
         seconds = train_runs([run], data, lambda _: step.step_alone, warm_start=start is not None, resume=resume)
         return finish(run, data, {"extract": 0.0, **data.seconds, "train": seconds})
 
