@@ -13,10 +13,15 @@ from classify.data.batches import PairBatch
 from classify.data.crop_cache import PersonInputs
 from classify.data.crops import CropSource
 from classify.data.selection import select_split
+from classify.model.checkpoint import CACHED, END_TO_END, RunInfo, save_checkpoint
+from classify.model.head import Stage2Model, build_head
+from classify.run_folder import RunFolder
 from classify.train.cached import train_cached
 from classify.train.run import Run
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
+from extract.backbones.weights import load_backbone, load_resnet
+from extract.recipe import feature_recipe
 from store.tables import Features, Tables
 
 LABELS = ("walking together", "standing together", "sitting together")
@@ -142,3 +147,25 @@ class TinyBackbone(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         return torch.relu(self.norm(self.conv(crops.float() / 255))).mean((2, 3))
+
+
+def make_random_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, Stage2Model]:
+    """Creates a run folder with a random model on crops of 32 pixels; returns both."""
+    values = {"weights": "random", "crop_size": 32, "freeze_backbone": mode == CACHED, "visual_feature_dim": 12}
+    config = ResNetStage2Config(**(values | {"hidden_dim": 16} | settings))
+    loaded = load_backbone(config.backbone_name, "random")
+    backbone: nn.Module = loaded.backbone
+    identity = feature_recipe(loaded, 32, "float32", 1, "float32").identity()
+    torch.manual_seed(3)
+    if mode == END_TO_END:  # its weights and BatchNorm statistics differ from the initial ones
+        backbone = load_resnet(config.backbone_name, "random", freeze=True)
+        for tensor in backbone.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
+    head = build_head(config, loaded.backbone.out_dim)
+    head.fit_scale([torch.rand(50, loaded.backbone.out_dim)], torch.rand(50, 8))
+    model = Stage2Model(backbone, head).eval()
+    info = RunInfo(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
+    saved = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)
+    save_checkpoint(RunFolder(folder).best_model, info, saved, {"epoch": 1})
+    return folder, model

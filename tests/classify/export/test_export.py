@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.export.classifier import ClassifierInputs, PairClassifier
 from classify.export.export import TEST_SIZES, TOLERANCE, Serialize, export, max_difference, random_inputs
 from classify.export.formats import read_safetensors, serialize
-from classify.model.checkpoint import CACHED, END_TO_END, RunInfo, save_checkpoint
-from classify.model.head import Stage2Model, build_head
+from classify.model.checkpoint import CACHED, END_TO_END
+from classify.model.head import Stage2Model
 from classify.run_folder import RunFolder
 from configs.errors import CheckpointError, ConfigError, ExportError, MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -26,7 +26,7 @@ from extract.annotations.spatial import spatial_features
 from extract.backbones.weights import load_backbone, load_resnet
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
-from extract.recipe import feature_recipe
+from tests.factories import make_random_run
 from tests.jobs import QUICK, SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
@@ -55,28 +55,6 @@ def needs(kind: str) -> None:
         pytest.importorskip(package, reason=f"the extra {kind} is not installed")
 
 
-def make_run(folder: Path, mode: str = CACHED, **settings: Any) -> tuple[Path, Stage2Model]:
-    """Creates a run folder with a random model; returns both."""
-    values = {"weights": "random", "crop_size": CROP_SIZE, "freeze_backbone": mode == CACHED, "visual_feature_dim": 12}
-    config = ResNetStage2Config(**(values | {"hidden_dim": 16} | settings))
-    loaded = load_backbone(config.backbone_name, "random")
-    backbone: nn.Module = loaded.backbone
-    identity = feature_recipe(loaded, CROP_SIZE, "float32", 1, "float32").identity()
-    torch.manual_seed(3)
-    if mode == END_TO_END:  # its weights and BatchNorm statistics differ from the initial ones
-        backbone = load_resnet(config.backbone_name, "random", freeze=True)
-        for tensor in backbone.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
-    head = build_head(config, loaded.backbone.out_dim)
-    head.fit_scale([torch.rand(50, loaded.backbone.out_dim)], torch.rand(50, 8))
-    model = Stage2Model(backbone, head).eval()
-    info = RunInfo(mode, config, loaded.backbone.out_dim, identity, "", (1.0,) * len(config.classes))
-    saved = model if mode == END_TO_END else Stage2Model(nn.Identity(), head)
-    save_checkpoint(RunFolder(folder).best_model, info, saved, {"epoch": 1})
-    return folder, model
-
-
 def expected_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
     """Computed step by step: backbone, spatial features by numpy, head, softmax."""
     boxes, a, b = inputs.boxes.numpy(), inputs.a.numpy(), inputs.b.numpy()
@@ -98,7 +76,7 @@ def expected_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
 )
 def test_exported_output_equals_the_models(tmp_path: Path, kind: str, mode: str, settings: dict[str, Any]) -> None:
     needs(kind)
-    folder, model = make_run(tmp_path, mode, **settings)
+    folder, model = make_random_run(tmp_path, mode, **settings)
     out = tmp_path / "deep" / "model.bin"
     summary = export(folder, out, kind)
     assert summary["bytes"] == out.stat().st_size
@@ -116,7 +94,7 @@ def test_exported_output_equals_the_models(tmp_path: Path, kind: str, mode: str,
 @pytest.mark.parametrize("kind", FORMATS)
 def test_exported_files_have_metadata(tmp_path: Path, kind: str) -> None:
     needs(kind)
-    folder, _ = make_run(tmp_path, END_TO_END)
+    folder, _ = make_random_run(tmp_path, END_TO_END)
     out = tmp_path / "model.bin"
     export(folder, out, kind)
     metadata = {name: json.loads(text) for name, text in read_metadata(kind, out).items()}
@@ -206,7 +184,7 @@ def test_a_file_with_different_output_is_refused(
     tmp_path: Path, kind: str, change: Callable[[PairClassifier], None]
 ) -> None:
     needs(kind)
-    folder, _ = make_run(tmp_path)
+    folder, _ = make_random_run(tmp_path)
     with pytest.raises(ExportError, match="nothing was written"):
         export(folder, tmp_path / "out" / "model.bin", kind, serialize=serialize_changed(change))
     assert [path.name for path in tmp_path.rglob("*")] == [RunFolder(folder).best_model.name]
@@ -214,7 +192,7 @@ def test_a_file_with_different_output_is_refused(
 
 def test_safetensors_are_compared_bit_for_bit(tmp_path: Path) -> None:
     needs("safetensors")
-    folder, _ = make_run(tmp_path)
+    folder, _ = make_random_run(tmp_path)
 
     def change(model: PairClassifier) -> None:  # one bit, too small to change the probabilities
         model.backbone.get_buffer("resnet.bn1.running_var").view(torch.int32)[5].bitwise_xor_(1)
@@ -231,7 +209,7 @@ class SwappedSizes(PairClassifier):
 
 
 def test_different_spatial_features_are_refused(tmp_path: Path) -> None:
-    folder, _ = make_run(tmp_path)
+    folder, _ = make_random_run(tmp_path)
 
     def serialize_swapped(kind: str, model: PairClassifier, *rest: Any) -> bytes:
         return serialize(kind, SwappedSizes(model.backbone, model.head), *rest)
@@ -272,7 +250,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 def test_runs_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         export(tmp_path, tmp_path / "model.bin", "torchscript")
-    folder, _ = make_run(tmp_path)
+    folder, _ = make_random_run(tmp_path)
     state = load_resnet("resnet18", "random", freeze=True).resnet.state_dict()
     torch.save(state | {"bn1.bias": state["bn1.bias"] + 1}, tmp_path / "other.pth")
     with pytest.raises(MismatchError, match="weights_sha256"):
