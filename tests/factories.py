@@ -1,5 +1,6 @@
 """Random tables, features, images and batches for tests."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,11 @@ def write_images(tables: Tables, folder: Path, seed: int = 0) -> list[Path]:
 def train_head(features: Features, config: ResNetStage2Config, **options: Any) -> Run:
     """Trains one head on the features of a backbone called "tiny"; `options` as for `train_cached`."""
     return train_cached(features, [config], IDENTITY, **options)[0]
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl, one per epoch."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def crop_batches(

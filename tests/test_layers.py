@@ -143,18 +143,19 @@ def test_help_loads_no_heavy_module() -> None:
     assert heavy_modules("import numpy") == {"numpy"}
 
 
-def size_violations(sources: Sources, min_lines: int = MIN_LINES) -> list[str]:
-    """Files that are too short or too long, functions that are too long, and folders with too many files."""
+def size_violations(sources: Sources) -> list[str]:
+    """Files and functions that are too long, short product files, and product folders with too many files."""
     violations = []
     for path, text in sources.items():
         lines = len(text.splitlines())
-        shortest = 0 if path.endswith("__init__.py") else min_lines
-        if not shortest <= lines <= MAX_LINES:
+        may_be_short = path.endswith("__init__.py") or path.startswith("tests/")
+        if lines > MAX_LINES or (lines < MIN_LINES and not may_be_short):
             violations.append(f"{path} has {lines} lines")
         violations += [
             f"{path}: {name} has {length} lines" for name, length in functions_of(text) if length > MAX_FUNCTION
         ]
-    folders = Counter(str(PurePosixPath(path).parent) for path in sources if not path.endswith("__init__.py"))
+    modules = [path for path in sources if not path.endswith("__init__.py") and not path.startswith("tests/")]
+    folders = Counter(str(PurePosixPath(path).parent) for path in modules)
     return violations + [f"{folder} has {count} files" for folder, count in folders.items() if count > MAX_FILES]
 
 
@@ -179,6 +180,7 @@ def test_sizes_of_files_functions_and_folders() -> None:
     assert (
         size_violations({path: text for path, text in PRODUCT.items() if module_name(path) not in ENTRY_POINTS}) == []
     )
+    assert size_violations(TESTS) == []
 
 
 def test_every_folder_says_what_is_inside() -> None:
@@ -192,6 +194,7 @@ def test_the_shape_rules_can_fail() -> None:
     function = "class A:\n    def f(self):\n" + "        x = 1\n" * MAX_FUNCTION
     assert size_violations({"a/x.py": function}) == ["a/x.py: f has 51 lines"]
     assert size_violations({f"a/{number}.py": "x = 1\n" * 30 for number in range(15)}) == ["a has 15 files"]
+    assert size_violations({"tests/x.py": "x = 1\n" * 301, "tests/y.py": ""}) == ["tests/x.py has 301 lines"]
     assert undocumented_folders({"a/x.py": "", "a/__init__.py": "x = 1"}) == ["a"]
     assert undocumented_folders({"a/x.py": "", "b/x.py": "", "b/__init__.py": '"""B."""'}) == ["a"]
 

@@ -1,6 +1,5 @@
 """Augmentation against loops over single crops: seeded, in the pixel range, and only of training batches."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from extract.annotations.spatial import spatial_features
 from store.tables import Tables
 from tests.classify.conftest import Interrupt
 from tests.classify.data.conftest import Images
-from tests.factories import IDENTITY, TinyBackbone, small_config
+from tests.factories import IDENTITY, TinyBackbone, read_history, small_config
 
 CPU = torch.device("cpu")
 ORIGINAL, MIRRORED = 0.9, 0.1  # a random number below 0.5 mirrors the batch
@@ -193,7 +192,7 @@ def test_an_interrupted_augmented_run_resumes_to_the_same_bytes(
         torch.manual_seed(0)
         config = small_config(folder, epochs=5, augment=augmented)
         train_end_to_end(*pictures, TinyBackbone(), config, IDENTITY, resume=True)  # type: ignore[arg-type]
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return read_history(folder)
 
     uninterrupted = start(tmp_path / "whole")
     with interrupt_at_step(step), pytest.raises(KeyboardInterrupt):

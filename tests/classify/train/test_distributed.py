@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ import torch
 from classify.model.checkpoint import load_checkpoint
 from cli import main
 from configs.splits import SceneSplit
+from tests.factories import read_history
 from tests.jrdb_folder import write_folder
 
 ROOT = Path(__file__).parents[3]
@@ -40,10 +40,6 @@ def command(run: str, epochs: int = 2, *more: str) -> list[str]:
             "--checkpoint_dir", run, *more]  # fmt: skip
 
 
-def history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def two_processes(folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = [*TORCHRUN, str(ROOT / "cli.py"), *command("two", 3)]
@@ -55,7 +51,7 @@ def test_two_processes_train_to_the_losses_of_one(
 ) -> None:
     assert two_processes.returncode == 0, two_processes.stderr
     subprocess.run([*PLAIN, *command("one", 3)], cwd=folder, env=SLOW, check=True, capture_output=True, timeout=200)
-    one, two = history(folder / "one"), history(folder / "two")
+    one, two = read_history(folder / "one"), read_history(folder / "two")
     assert len(one) == len(two) == 3
     for single, double in zip(one, two, strict=True):
         assert single["train_loss"] == pytest.approx(double["train_loss"], rel=1e-4)
@@ -94,7 +90,7 @@ def test_after_a_killed_process_training_restarts_and_resumes(
     os.kill(_rank_1(job.pid), signal.SIGKILL)
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
-    assert history(folder / "killed") == history(folder / "two")
+    assert read_history(folder / "killed") == read_history(folder / "two")
     assert out.count("RESNET STAGE2 CONFIGURATION") == 2
 
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,15 +10,12 @@ from classify.model.checkpoint import load_checkpoint, substate
 from configs.splits import JRDB_SPLIT
 from extract.backbones.resnet import Backbone
 from tests.classify.conftest import Interrupt
+from tests.factories import read_history
 from tests.jobs import run_cli
 from tests.jrdb_folder import write_folder
 
 SCENES = (JRDB_SPLIT.train[0], JRDB_SPLIT.val[0], JRDB_SPLIT.test[0])
 QUICK = ("--device", "cpu", "--num_workers", "0")
-
-
-def history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_first_evaluation_is_that_of_the_head_only_run(folder: Path) -> None:
     best = json.loads((folder / "head/final_results.json").read_text())
-    first = history(folder / "tuned")[0]
+    first = read_history(folder / "tuned")[0]
     assert first["epoch"] == 0
     assert first["val_mpca"] == best["best_val_mpca"]
     assert first["val_accuracy"] == best["best_val_accuracy"]
@@ -123,10 +119,10 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     with interrupt_after_saves(2):  # epochs 0 and 1
         assert run_cli(*command) == 130
     assert run_cli(*command) == 0
-    assert history(tmp_path / "cut") == history(whole)
+    assert read_history(tmp_path / "cut") == read_history(whole)
     best = json.loads((folder / "head/final_results.json").read_text())["best_val_mpca"]
-    assert history(whole)[0]["val_mpca"] == best
-    assert bool(options) == (history(whole)[-1]["train_loss"] != history(folder / "tuned")[-1]["train_loss"])
+    assert read_history(whole)[0]["val_mpca"] == best
+    assert bool(options) == (read_history(whole)[-1]["train_loss"] != read_history(folder / "tuned")[-1]["train_loss"])
     states = [load_checkpoint(folder / "last.pth", resume=True).model for folder in (tmp_path / "cut", whole)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -146,7 +142,7 @@ def test_stored_crops_train_to_the_same_numbers_without_images(
         Path("elsewhere").rename("data")
     states = [load_checkpoint(Path(name) / "best_model.pth").model for name in ("tuned", "stored", "uncached")]
     for name, state in zip(("stored", "uncached"), states[1:], strict=True):
-        assert history(folder / name) == history(folder / "tuned")
+        assert read_history(folder / name) == read_history(folder / "tuned")
         assert all(torch.equal(state[key], states[0][key]) for key in state)
     capsys.readouterr()
     wide = ("train", "--weights", "random", "--crop_size", "48", *QUICK, "--store", "pixels.store")

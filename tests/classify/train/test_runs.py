@@ -1,4 +1,4 @@
-"""Small whole runs in both modes: learning, determinism, early stopping, resuming, seeds and starting from a run."""
+"""Small whole runs in both modes: learning, determinism, early stopping, resuming and starting from a run."""
 
 import json
 from dataclasses import replace
@@ -15,10 +15,8 @@ from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_splits
 from classify.inference.finished_run import evaluate_crops, evaluate_features
 from classify.model.checkpoint import build_model, load_checkpoint
-from classify.train.cached import train_cached
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
-from classify.train.seeds import train_seeds
 from configs.errors import CheckpointError, ConfigError, MismatchError
 from configs.resnet_stage2_config import FUSIONS, ResNetStage2Config
 from extract.images.crops import crop_people
@@ -30,27 +28,19 @@ from tests.factories import (
     TinyBackbone,
     make_features,
     make_tables,
+    read_history,
     small_config,
     train_head,
     with_labels,
     write_images,
 )
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens the baselines and skips the plots, which have tests of their own."""
-    monkeypatch.setattr("classify.evaluate.baselines.ROUNDS", 1)
-    monkeypatch.setattr("classify.train.run.plot_run", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("quick_baselines", "no_plots")
 
 
 def cached(folder: Path, features: Features | None = None, **settings: Any) -> Run:
     features = features or make_features(make_tables())
     return train_head(features, small_config(folder, **settings))
-
-
-def history(run: Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +88,8 @@ def test_any_number_of_classes_may_occur(tmp_path: Path, classes: int) -> None:
 def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
     one, two = cached(tmp_path / "a"), cached(tmp_path / "b")
     other = cached(tmp_path / "c", seed=1)
-    assert history(one) == history(two)
-    assert history(one) != history(other)
+    assert read_history(one.folder) == read_history(two.folder)
+    assert read_history(one.folder) != read_history(other.folder)
     assert (one.folder / "best_model.pth").read_bytes() != (other.folder / "best_model.pth").read_bytes()
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (one, two)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -131,7 +121,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     with interrupt_after_saves(2), pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
     resumed = start(tmp_path / "cut", resume=True)
-    assert history(resumed) == history(whole)
+    assert read_history(resumed.folder) == read_history(whole.folder)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -152,7 +142,7 @@ def test_a_run_interrupted_at_any_step_resumes_to_the_same_bytes(
     with interrupt_at_step(step), pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut")
     resumed = start(tmp_path / "cut")
-    assert history(resumed) == history(whole)
+    assert read_history(resumed.folder) == read_history(whole.folder)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -186,8 +176,8 @@ def test_fine_tuning_starts_from_the_evaluation_of_the_head(
     head = train_head(features_of(backbone, *pictures), small_config(tmp_path / "head"))
     start = load_checkpoint(head.folder / "best_model.pth")
     tuned = train_end_to_end(*with_crops(*pictures), backbone, small_config(tmp_path / "tuned"), IDENTITY, start=start)  # type: ignore[arg-type]
-    first = history(tuned)[0]
-    best = max(history(head), key=lambda record: (record["val_mpca"], -record["val_loss"]))
+    first = read_history(tuned.folder)[0]
+    best = max(read_history(head.folder), key=lambda record: (record["val_mpca"], -record["val_loss"]))
     assert first["epoch"] == 0
     assert first["val_mpca"] == best["val_mpca"]
     assert first["val_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
@@ -236,47 +226,6 @@ def test_the_number_of_workers_changes_no_batch(pictures: tuple[Tables, list[Pat
         assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
-def test_seeds_report_mean_and_deviation(tmp_path: Path) -> None:
-    features = make_features(make_tables())
-    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_cached(features, configs, IDENTITY))
-    values = run.results["seeds"]["test_mpca"]["values"]
-    assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
-    assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
-    assert run.results["best_val_mpca"] == max(run.results["seeds"]["best_val_mpca"]["values"])
-
-
-def test_heads_trained_together_equal_those_trained_alone(tmp_path: Path) -> None:
-    features = make_features(make_tables(), signal=1.0)
-    settings = {"epochs": 12, "patience": 3, "balance": "sampler"}  # some stop earlier than others
-    together = train_cached(
-        features, [small_config(tmp_path / f"t{seed}", seed=seed, **settings) for seed in range(5)], IDENTITY
-    )
-    for seed, run in enumerate(together):
-        alone = train_head(features, small_config(tmp_path / f"a{seed}", seed=seed, **settings))
-        assert len(history(run)) == len(history(alone))
-        for one, other in zip(history(run), history(alone), strict=True):
-            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
-            assert one["val_mpca"] == pytest.approx(other["val_mpca"], abs=0.05)
-    assert len({len(history(run)) for run in together}) > 1
-
-
-def test_seeds_continue_after_an_interruption_between_two_of_them(
-    tmp_path: Path, interrupt_after_saves: Interrupt
-) -> None:
-    features = make_features(make_tables())
-
-    def start(folder: Path) -> list[Run]:
-        configs = [small_config(folder / str(seed), seed=seed, epochs=5) for seed in range(3)]
-        return train_cached(features, configs, IDENTITY, resume=True)
-
-    whole = start(tmp_path / "whole")
-    with interrupt_after_saves(8), pytest.raises(KeyboardInterrupt):  # the third epoch of the second seed
-        start(tmp_path / "cut")
-    for resumed, expected in zip(start(tmp_path / "cut"), whole, strict=True):
-        losses = [[record["train_loss"] for record in history(run)] for run in (resumed, expected)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
 def test_the_fused_step_trains_as_autograd_does(tmp_path: Path) -> None:
     """Without dropout, whose random numbers differ."""
     features = make_features(make_tables())
@@ -284,18 +233,9 @@ def test_the_fused_step_trains_as_autograd_does(tmp_path: Path) -> None:
     fused, plain = (
         train_head(features, small_config(tmp_path / step, **settings), step=step) for step in ("fused", "autograd")
     )
-    for one, other in zip(history(fused), history(plain), strict=True):
+    for one, other in zip(read_history(fused.folder), read_history(plain.folder), strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
-
-
-def test_seeds_by_autograd_equal_those_trained_alone(tmp_path: Path) -> None:
-    features = make_features(make_tables())
-    configs = [small_config(tmp_path / f"t{seed}", seed=seed) for seed in range(2)]
-    together = train_cached(features, configs, IDENTITY, step="autograd")
-    for seed, run in enumerate(together):
-        alone = train_head(features, small_config(tmp_path / f"a{seed}", seed=seed), step="autograd")
-        assert history(run) == history(alone)
 
 
 def test_resuming_with_the_other_step_is_refused(tmp_path: Path) -> None:
