@@ -1,10 +1,8 @@
 """Predicts the classes of the pairs in new frames, as JRDB-format JSON and as images."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,38 +10,23 @@ from torch import Tensor, nn
 
 from classify.data.batches import gather_batch
 from classify.inference.finished_run import load_run_backbone
+from classify.inference.predictions import Predictions, json_blocks
 from classify.model.checkpoint import build_model, load_checkpoint
 from classify.report.overlay import draw_scene
 from classify.run_folder import RunFolder
-from configs.classes import PairClass
 from configs.extraction_config import ExtractionConfig
 from extract.annotations.spatial import spatial_features
 from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.files import publish
+from store.files import publish_after_check, translate_os_errors
 from store.format.manifest import Selection
 from store.format.shard import Shard
 from store.tables import Floats, Ints
 
 NEAR = 1.0  # largest center_distance of near pairs, in units of the size of their boxes
 _BATCH = 4096  # pairs
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The predictions for the M pairs of a shard, which is a run of frames of one scene."""
-
-    shard: Shard
-    pair: Ints  # (M, 2) person rows of the shard
-    probability: Tensor  # (M, C)
-    classes: tuple[PairClass, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """(C,) names."""
-        return tuple(pair_class.name for pair_class in self.classes)
 
 
 @dataclass(frozen=True)
@@ -62,25 +45,37 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
     """Predicts the pairs of every frame; writes `out`, and overlays if requested. Returns counts.
 
     `out` contains {"scenes": {scene: {"labels": ...}}}, each scene in JRDB format. Each pair is listed with its first
-    person and has `probabilities` in addition to its label.
+    person and has `probabilities` in addition to its label. It is written while the shards are computed.
 
     Raises:
         CheckpointError, WeightsError, MismatchError, DataError, DeviceError, StorageError.
     """
-    scenes: dict[str, dict[str, Any]] = {}
     counts = {"frames": 0, "persons": 0, "pairs": 0}
-    for predictions in _predict_shards(run, data_path, options):
+
+    def blocks() -> Iterator[bytes]:
+        counts.update(dict.fromkeys(counts, 0))
+        return json_blocks(_counted_and_drawn(_predict_shards(run, data_path, options), counts, data_path, options))
+
+    with translate_os_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with publish_after_check(out, blocks):
+        pass
+    return counts
+
+
+def _counted_and_drawn(
+    shards: Iterable[Predictions], counts: dict[str, int], data_path: Path, options: PredictOptions
+) -> Iterator[Predictions]:
+    """Yields `shards`; adds their sizes to `counts`, and draws their overlays if requested."""
+    for predictions in shards:
         shard = predictions.shard
-        scenes.setdefault(shard.scene, {"labels": {}})["labels"].update(_to_jrdb(predictions))
         counts["frames"] += len(shard.frame_name)
         counts["persons"] += len(shard.box)
         counts["pairs"] += len(predictions.pair)
         if options.draw is not None:
             names = predictions.class_names
             draw_scene(shard, predictions.pair, predictions.probability, names, data_path, options.draw)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    publish(out, (json.dumps({"scenes": scenes}, ensure_ascii=False) + "\n").encode())
-    return counts
+        yield predictions
 
 
 def _predict_shards(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Predictions]:
@@ -140,35 +135,3 @@ def _probabilities(model: nn.Module, shard: Shard, pair: Ints, spatial: Tensor, 
         batch = gather_batch(features, rows[:, pairs], spatial[pairs].to(device), unknown[pairs])
         probabilities.append(model(batch).softmax(1).cpu())
     return torch.cat(probabilities)
-
-
-def _to_jrdb(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
-    """Frame name -> people, each with the pairs of which the person is the first."""
-    shard, names = predictions.shard, predictions.class_names
-    pairs: dict[int, list[dict[str, Any]]] = {}
-    for (a, b), probability in zip(predictions.pair.tolist(), predictions.probability.tolist(), strict=True):
-        best = predictions.classes[probability.index(max(probability))]  # written as the first of its labels
-        pairs.setdefault(a, []).append(
-            {
-                "pair": f"pedestrian:{shard.person_id[b]}",
-                "box_pair": _to_numbers(shard.box[b].tolist()),
-                "inter_labels": {best.labels[0]: 1},
-                "probabilities": {name: round(p, 6) for name, p in zip(names, probability, strict=True)},
-            }
-        )
-    return {
-        str(name): [
-            {
-                "label_id": f"pedestrian:{shard.person_id[row]}",
-                "box": _to_numbers(shard.box[row].tolist()),
-                "H-interaction": pairs.get(row, []),
-            }
-            for row in range(shard.frame_offset[frame], shard.frame_offset[frame + 1])
-        ]
-        for frame, name in enumerate(shard.frame_name)
-    }
-
-
-def _to_numbers(box: list[float]) -> list[float]:
-    """Whole numbers as int, as in JRDB."""
-    return [int(value) if value == int(value) else value for value in box]
