@@ -14,6 +14,7 @@ Stage2Error                 1
     ├── IntegrityError      4   bytes do not match their checksum
     ├── MismatchError       4   recipe or data differ; the message names the field
     ├── IncompleteError     4   the extraction is not finished
+    ├── AccessError        74   a file of a store may not be read; it may be intact
     └── LockedError        75   another job is writing this store
 
 Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctrl-C with EXIT_INTERRUPTED. A wrong
@@ -89,6 +90,12 @@ class MismatchError(StoreError):
 
 class IncompleteError(StoreError):
     """The extraction of a store is not finished."""
+
+
+class AccessError(StoreError):
+    """A file of a store may not be read, or not now; it may be intact, so it is neither damaged nor replaced."""
+
+    exit_code = 74
 
 
 class LockedError(StoreError):

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from configs.errors import ConfigError
 from configs.extraction_config import ExtractionConfig
 from configs.presets import PRESETS
+from configs.read_file import SETTINGS_BYTES, read_file
 from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
 from configs.settings import Setting, check_name, declared, find_field
 from configs.splits import SPLIT_NAMES
@@ -226,7 +227,7 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(read_file(path, max_bytes=SETTINGS_BYTES).decode())
         for name in settings:
             check_name(ResNetStage2Config, name)
     except OSError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from configs.errors import MismatchError, StoreError, WeightsError
+from configs.errors import AccessError, MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
 from extract.backbones.weights import WITHOUT_FILE, load_backbone
 from extract.job import crop_config, plan_manifest, requested_manifest
@@ -113,7 +113,7 @@ def _has_lost_manifest(store: Path) -> bool:
     try:
         read_manifest(store)
     except StoreError as error:
-        if not StorePaths(store).shard_files():
+        if isinstance(error, AccessError) or not StorePaths(store).shard_files():
             raise
         _log.warning("%s; rebuilding it from the shards", error)
         return True

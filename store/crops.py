@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import IntegrityError, MismatchError, StoreError
+from configs.read_file import open_file
 from store.format.manifest import Manifest
 from store.format.paths import REPAIR, StorePaths
 from store.format.recipe import CROPS, PIXEL_DTYPE, value_differences
 from store.format.shard import join_tables
-from store.format.shard_file import ShardTables, read_shard_tables, shard_is_intact
+from store.format.shard_file import ShardTables, read_shard_tables, shard_is_intact, unreadable
 from store.format.units import check_shard_of_unit
 from store.open import is_packed, read_complete_manifest
 from store.reader import store_info
@@ -69,12 +70,12 @@ class Crops:
 
     def _read(self, unit: int, rows: Ints, crops: list[NDArray[np.uint8]]) -> None:
         try:
-            with self._files[unit].open("rb", buffering=0) as file:
+            with open_file(self._files[unit]) as file:
                 for row, crop in zip(rows.tolist(), crops, strict=True):
                     if os.preadv(file.fileno(), [crop.data], self._offsets[unit] + row * self._dim) != self._dim:
                         raise OSError("the file has become shorter")
         except OSError as error:
-            raise IntegrityError(f"{self._files[unit]} cannot be read ({error}); {REPAIR}") from error
+            raise unreadable(self._files[unit], error, REPAIR) from error
 
 
 def open_crops(store: Path) -> Crops:

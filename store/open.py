@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from configs.errors import IncompleteError, IntegrityError, StoreError
+from configs.errors import IncompleteError, StoreError
+from configs.read_file import MANIFEST_BYTES, read_file
 from store.format.manifest import COMPLETE, Manifest, parse_manifest
 from store.format.packed import read_packed
 from store.format.packed_header import PACK_AGAIN, has_packed_header, packed_is_intact, read_header
 from store.format.paths import EXTRACT, StorePaths
 from store.format.shard import Shard
-from store.format.shard_file import read_shard, shard_is_intact
+from store.format.shard_file import read_shard, shard_is_intact, unreadable
 from store.format.units import check_shard_of_unit
 
 Result = TypeVar("Result")
@@ -121,20 +122,20 @@ def open_store(path: Path) -> FolderStore | PackedStore:
 
     Raises:
         StoreError: there is no store at `path`.
-        IntegrityError: its manifest is damaged, or of another format version.
+        IntegrityError: its manifest is damaged, or of another format version. AccessError: it may not be read.
     """
     if is_packed(path):
         return PackedStore(path, parse_manifest(read_header(path).text, path, PACK_AGAIN))
     file = StorePaths(path).manifest
     remedy = f"{_repair_command(path)}, which writes it again from the shards"
     try:
-        text = file.read_bytes()
+        text = read_file(file, max_bytes=MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
             f"{path} is not a feature store (it has no {file.name}); make one with `stage2 extract`"
         ) from error
     except OSError as error:
-        raise IntegrityError(f"{file} cannot be read ({error}); {remedy}") from error
+        raise unreadable(file, error, remedy) from error
     return FolderStore(path, parse_manifest(text, file, remedy))
 
 

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs.errors import IntegrityError, StoreError
+from configs.read_file import open_file
 from store.files import publish_after_check
 from store.format.manifest import Manifest, manifest_text
 from store.format.packed import (
@@ -67,7 +68,7 @@ def _hdf5_without_features(store: FolderStore | PackedStore) -> BinaryIO:
 
 def _check_same(written: Path, manifest: Manifest, shards: Shards, out: Path) -> None:
     """Raises IntegrityError unless the file `written` has the rows of the shards; `out` is for the message."""
-    with written.open("rb") as file:
+    with open_file(written) as file:
         whole, features = read_packed_tables(file, out.name)
         start = 0
         for unit, copy, shard in zip(manifest.units, split_units(manifest, whole, out), shards(), strict=True):

@@ -11,13 +11,14 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.errors import IntegrityError
+from configs.read_file import MANIFEST_BYTES, is_no_access, read_file
 from store.crops import crop_differences, crops_folder
 from store.faults import Fault, unit_faults
 from store.format.manifest import COMPLETE, Manifest
 from store.format.packed import read_packed
 from store.format.paths import EXTRACT, StorePaths
 from store.format.shard import skipped_lines
-from store.format.shard_file import read_shard, shard_is_intact
+from store.format.shard_file import read_shard, shard_is_intact, unreadable
 from store.open import FolderStore, PackedStore, open_store
 
 _THREADS = 2  # hashing and reading release the GIL; each thread holds one shard in memory
@@ -66,7 +67,7 @@ def verify(path: Path) -> Report:
 
     Raises:
         StoreError: there is no store at `path`.
-        IntegrityError: its STORE.json is damaged.
+        IntegrityError: its STORE.json is damaged. AccessError: a file may not be read.
     """
     report, folder = verify_one(path), crops_folder(path)
     if folder is None:
@@ -156,5 +157,16 @@ def _file_faults(store: FolderStore, lines: str, damaged: bool) -> Iterator[Faul
         if file.name not in named:
             yield Fault("stray_shard", f"{file} is not named in STORE.json (from an interrupted update?)")
     skipped = store.paths.skipped
-    if not skipped.is_file() or (not damaged and skipped.read_bytes() != lines.encode()):
+    if _is_wrong(skipped, None if damaged else lines.encode()):
         yield Fault("wrong_skipped", f"{skipped} is missing, or differs from the skipped items in the shards")
+
+
+def _is_wrong(skipped: Path, expected: bytes | None) -> bool:
+    """Whether skipped.jsonl cannot be read, or has other bytes than `expected`; None: any bytes are accepted."""
+    try:
+        text = read_file(skipped, max_bytes=MANIFEST_BYTES)
+    except OSError as error:
+        if is_no_access(error):
+            raise unreadable(skipped, error, EXTRACT) from error
+        return True
+    return expected is not None and text != expected

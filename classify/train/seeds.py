@@ -11,6 +11,7 @@ from classify.run_folder import RunFolder, open_run_folder
 from classify.train.run import Run
 from configs.errors import ConfigError
 from configs.ranks import rank
+from configs.read_file import TENSOR_BYTES, read_file
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.files import publish
 
@@ -68,4 +69,4 @@ def _copy_run(source: RunFolder, target: RunFolder) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     if source.exists():  # without matplotlib there are no plots
-        publish(target, source.read_bytes())
+        publish(target, read_file(source, max_bytes=TENSOR_BYTES, follow_links=False))

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
+from configs.printable import printable
+from configs.read_file import ANNOTATION_BYTES, read_file
 from extract.annotations.objects import FrameObjects, load_labels, read_objects
 from extract.annotations.spatial import SPATIAL_DIM
 from extract.images.read import FrameError
@@ -62,7 +64,7 @@ def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
     """Returns digests that identify each scene's data, without parsing or decoding anything. Raises DataError."""
     return {
         name: SceneDigest(
-            labels=hashlib.sha256(_read_bytes(data_path / LABELS / f"{name}.json")).hexdigest(),
+            labels=hashlib.sha256(read_annotations(data_path / LABELS / f"{name}.json")).hexdigest(),
             images=digest(sorted(_image_sizes(data_path, name).items())),
         )
         for name in scene_names(data_path)
@@ -72,7 +74,7 @@ def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
 def read_scene(data_path: Path, name: str) -> Scene:
     """Reads the annotations of scene `name`. Raises DataError if its file cannot be read as annotations."""
     path = data_path / LABELS / f"{name}.json"
-    labels = load_labels(_read_bytes(path), path)
+    labels = load_labels(read_annotations(path), path)
     frames = [read_objects(name, frame_name(key), labels[key]) for key in sorted(labels)]
     sizes = _image_sizes(data_path, name)
     return Scene(
@@ -96,7 +98,11 @@ def read_scenes(data_path: Path, names: tuple[str, ...] = ()) -> list[Scene]:
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
     unannotated = sum(scene.unannotated for scene in scenes)
     if unknown:
-        _log.warning("%d scenes have images but no annotations and are ignored: %s", len(unknown), ", ".join(unknown))
+        _log.warning(
+            "%d scenes have images but no annotations and are ignored: %s",
+            len(unknown),
+            ", ".join(map(printable, unknown)),
+        )
     if unannotated:
         _log.info("%d images of annotated scenes have no annotations and are ignored", unannotated)
     return scenes
@@ -128,11 +134,10 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # a FIFO would block the job
-        raise DataError(f"{path} is not a regular file; check --data_path")
+def read_annotations(path: Path) -> bytes:
+    """Returns the bytes of an annotation file. Raises DataError."""
     try:
-        return path.read_bytes()
+        return read_file(path, max_bytes=ANNOTATION_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check --data_path") from error
 

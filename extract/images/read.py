@@ -1,12 +1,12 @@
 """Reads image files safely: only regular files inside the dataset, with limits on bytes and pixels, fully decoded."""
 
 import os
-import stat
 from pathlib import Path
 
 from torch import Tensor
 
 from configs.errors import DataError
+from configs.read_file import open_file
 from extract.device import is_out_of_memory
 from extract.images.formats import (
     ImageHeader,
@@ -44,24 +44,19 @@ def read_image_bytes(path: Path, root: Path | None = None) -> bytes:
     if root is not None and not _is_inside(path, root):
         raise FrameError("image_outside", f"{path} leads out of {root}")
     try:
-        # O_NONBLOCK: opening a FIFO must not block the job
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_file(path)
     except FileNotFoundError as error:
         raise FrameError("image_missing", f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise FrameError("image_not_a_file", f"{path} cannot be opened ({error})") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise FrameError("image_not_a_file", f"{path} is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise FrameError("image_too_large", f"{path} has {status.st_size} bytes")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
     except OSError as error:
-        raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
-    finally:
-        os.close(descriptor)
+        raise FrameError("image_not_a_file", f"{path} cannot be opened ({error})") from error
+    with file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise FrameError("image_too_large", f"{path} has {size} bytes")
+            return file.read()
+        except OSError as error:
+            raise FrameError("image_damaged", f"{path} cannot be read ({error})") from error
 
 
 def _is_inside(path: Path, root: Path) -> bool:

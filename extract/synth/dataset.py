@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from configs.errors import ConfigError, DataError
 from configs.splits import JRDB_SPLIT
-from extract.annotations.jrdb import IMAGES, LABELS
+from extract.annotations.jrdb import IMAGES, LABELS, read_annotations
 from extract.annotations.objects import load_labels
 from extract.synth.annotate import Objects, annotate, annotated_persons, visible_groups
 from extract.synth.background import HEIGHT, WIDTH, Background, draw_background
@@ -70,7 +70,7 @@ def draw_for_labels(labels: Path, out: Path, *, scenes: int | None, frames: int 
     files = _label_files(labels)[:scenes]
     with _atomic_folder(out) as folder:
         for path in tqdm(files, desc="draw", unit="scene", disable=None):
-            data = path.read_bytes()
+            data = read_annotations(path)
             content = load_labels(data, path)
             names = sorted(content)[:frames]
             scene_seed = crc32(path.stem.encode()) + seed

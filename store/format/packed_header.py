@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import IntegrityError, StoreError
+from configs.errors import AccessError, IntegrityError, StoreError
+from configs.read_file import PACKED_BYTES, is_no_access, open_file, read_file
 from store.files import Bytes
 from store.format.layout import pad_header
 
@@ -44,10 +45,10 @@ def read_header(path: Path) -> Header:
 
     Raises:
         StoreError: the file is not a packed store.
-        IntegrityError: the file is too short, or its header is damaged.
+        IntegrityError: the file is too short, or its header is damaged. AccessError: it may not be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = _FIRST_LINE.fullmatch(file.read(_FIRST_LINE_LENGTH))
             size = int(first[1]) if first else 0
             block = file.read(max(0, min(size, _LARGEST) - _FIRST_LINE_LENGTH))
@@ -61,16 +62,19 @@ def read_header(path: Path) -> Header:
 
 
 def has_packed_header(path: Path) -> bool:
-    """Whether the file `path` starts like a packed store, damaged or not."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    """Whether the file `path` starts like a packed store, damaged or not. Raises as `read_header`."""
+    try:
+        with open_file(path) as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_checked(path: Path) -> bytes:
     """All bytes of a packed store, checked against its sha256. Raises as `read_header`."""
     header = read_header(path)
     try:
-        data = path.read_bytes()
+        data = read_file(path, max_bytes=PACKED_BYTES)
     except OSError as error:
         raise _unreadable(path, error) from error
     if hashlib.sha256(memoryview(data)[_FIRST_LINE_LENGTH:]).hexdigest() != header.sha256:
@@ -82,12 +86,16 @@ def packed_is_intact(path: Path) -> bool:
     """Whether a packed store matches its checksum; reads it block by block. Raises as `read_header`."""
     header = read_header(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(_FIRST_LINE_LENGTH)
             return hashlib.file_digest(file, "sha256").hexdigest() == header.sha256
-    except OSError:  # an unreadable file is damaged
-        return False
+    except OSError as error:
+        if is_no_access(error):
+            raise _unreadable(path, error) from error
+        return False  # the disk fails
 
 
-def _unreadable(path: Path, error: OSError) -> IntegrityError:
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    if is_no_access(error):
+        return AccessError(f"{path} may not be read ({error}); it was left as it is: check its permissions")
     return IntegrityError(f"{path} cannot be read ({error}); {PACK_AGAIN}")

@@ -17,7 +17,8 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 from numpy.typing import NDArray
 
-from configs.errors import IntegrityError
+from configs.errors import AccessError, IntegrityError, StoreError
+from configs.read_file import SHARD_BYTES, is_no_access, open_file, read_file
 from store.files import sha256
 from store.format.layout import array_view, check_stored, hdf5_layout, make_header, parse_header, read_array
 from store.format.paths import EXTRACT, REPAIR, VERIFY, checksum_in_name
@@ -150,26 +151,37 @@ def read_shard(path: Path) -> Shard:
 
     Raises:
         IntegrityError: the file is missing or damaged, or its bytes do not match its name.
+        AccessError: the file may not be read.
     """
     try:
-        _check_regular(path)
-        image = path.read_bytes()
+        image = read_file(path, max_bytes=SHARD_BYTES)
     except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error}); {EXTRACT}") from error
+        raise unreadable(path, error, EXTRACT) from error
     if sha256(image) != checksum_in_name(path):
         raise IntegrityError(f"{path} does not match its checksum; {REPAIR}")
     return parse_shard(image, path.name)
 
 
 def shard_is_intact(path: Path) -> bool:
-    """Whether the file `path` exists, is readable and matches the checksum in its name. Reads it block by block."""
-    if not path.is_file():
-        return False
+    """Whether the file `path` exists and matches the checksum in its name. Reads it block by block.
+
+    Raises:
+        AccessError: the file may not be read.
+    """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == checksum_in_name(path)
-    except OSError:  # an unreadable file is damaged
-        return False
+    except OSError as error:
+        if is_no_access(error):
+            raise unreadable(path, error, EXTRACT) from error
+        return False  # missing, or the disk fails
+
+
+def unreadable(path: Path, error: BaseException, remedy: str) -> StoreError:
+    """The error for a file of a store that cannot be read: AccessError if it may be intact, else IntegrityError."""
+    if is_no_access(error):
+        return AccessError(f"{path} may not be read ({error}); it was left as it is: check its permissions")
+    return IntegrityError(f"{path} cannot be read ({error}); {remedy}")
 
 
 @dataclass(frozen=True)
@@ -188,13 +200,13 @@ def read_shard_tables(path: Path) -> ShardTables:
 
     Raises:
         IntegrityError: the file is missing, or not a shard with contiguous arrays.
+        AccessError: the file may not be read.
     """
     try:
-        _check_regular(path)
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _read_tables(file, path.name)
     except PARSE_ERRORS as error:
-        raise IntegrityError(f"{path} cannot be read ({error}); {REPAIR}") from error
+        raise unreadable(path, error, REPAIR) from error
 
 
 def _read_tables(file: BinaryIO, name: str) -> ShardTables:
@@ -212,9 +224,3 @@ def _read_tables(file: BinaryIO, name: str) -> ShardTables:
 def placeholder_features(shape: tuple[int, ...], dtype: "str | np.dtype[Any]") -> Visual:
     """Zeros of this shape that take no memory, for a shard whose features stay in its file."""
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def _check_regular(path: Path) -> None:
-    """Raises OSError for a folder or a FIFO, which would block the reader."""
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")

@@ -23,6 +23,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "IntegrityError": 4,
         "MismatchError": 4,
         "IncompleteError": 4,
+        "AccessError": 74,
         "LockedError": 75,
     }
     assert all(issubclass(getattr(errors, name), Stage2Error) for name in codes)

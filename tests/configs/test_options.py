@@ -1,5 +1,6 @@
 """Options are made from config fields; typed options override the settings file, which overrides the preset."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,10 @@ def test_an_unknown_setting_is_refused_with_the_file_and_a_suggestion(tmp_path: 
     path.write_text("batchsize = 3\n")
     with pytest.raises(ConfigError, match=r"run\.toml has an unknown setting 'batchsize'; did you mean 'batch_size'"):
         options.read_toml(path)
+
+
+@pytest.mark.timeout(20)
+def test_h4_a_fifo_as_settings_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match=r"run\.toml cannot be read \(it is not a regular file\)"):
+        options.read_toml(tmp_path / "run.toml")

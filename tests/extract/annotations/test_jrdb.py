@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -177,11 +178,11 @@ def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
         scene_names(tmp_path)
 
 
-def test_an_annotation_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+def test_h4_an_annotation_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     path = write_labels(tmp_path, "cafe", {})
     path.unlink()
     os.mkfifo(path)  # opening it would block
-    with pytest.raises(DataError, match=r"cafe\.json is not a regular file"):
+    with pytest.raises(DataError, match=r"cafe\.json cannot be read \(it is not a regular file\)"):
         read_scenes(tmp_path)
     path.unlink()
     path.mkdir()
@@ -269,3 +270,13 @@ def test_images_without_annotations_are_counted(tmp_path: Path, caplog: pytest.L
     assert [scene.unannotated for scene in scenes] == [1, 0]
     assert "attic" in caplog.text
     assert "1 images" in caplog.text
+
+
+@pytest.mark.timeout(20)
+def test_h5_many_keys_of_which_one_is_repeated_are_refused_in_linear_time(tmp_path: Path) -> None:
+    keys = [f'"{number}": []' for number in range(60_000)]
+    path = tmp_path / "a.json"
+    start = time.process_time()
+    with pytest.raises(DataError, match="'59999' occurs twice"):
+        load_labels(('{"labels": {' + ", ".join([*keys, keys[-1]]) + "}}").encode(), path)
+    assert time.process_time() - start < 3  # a quadratic search takes over 20 s
