@@ -47,6 +47,9 @@ class ExtractionConfig:
     )
     retry_skipped: bool = setting(False, help="Process only the units with unusable images again.")
     update: bool = setting(False, help="Accept changed data and compute only what changed.")
+    remove_missing: bool = setting(
+        False, help="With --update, remove scenes from the store whose annotation files are missing."
+    )
     crops: bool = setting(False, help="Also store the crops, in STORE/crops, for end-to-end training.")
 
     def __post_init__(self) -> None:

@@ -119,7 +119,7 @@ def _extract_into(
                 _fail_on_skipped(unit.skipped)
         check_skip_limit(count_skipped_before_reading(units), units, config.max_skipped)
         summary.statistics.seconds["plan"] = perf_counter() - start
-        with open_for_writing(path, plan, config.update) as writer:
+        with open_for_writing(path, plan, config.update, config.remove_missing) as writer:
             if config.retry_skipped:
                 writer.forget([number for number, unit in writer.done.items() if _has_unusable_images(unit)])
             summary.units_reused = len(writer.done)

@@ -24,7 +24,7 @@ from store.format.shard_file import ShardTables, read_shard_tables, shard_is_int
 from store.format.units import check_shard_of_unit
 from store.open import is_packed, read_complete_manifest
 from store.reader import store_info
-from store.tables import PERSON, Ints
+from store.tables import PERSON, Ints, join_rows
 
 
 class Crops:
@@ -36,6 +36,7 @@ class Crops:
 
     def __init__(self, path: Path, manifest: Manifest, shards: list[ShardTables]) -> None:
         self.tables = join_tables(tuple(manifest.scenes), [shard.shard for shard in shards])
+        self.frame_sha256 = join_rows("frame_sha256", [shard.shard.frame_sha256 for shard in shards])  # (F,)
         self.fingerprint = manifest.fingerprint
         self.crop_size = manifest.recipe.crop_size  # S, pixels
         self._dim = manifest.recipe.visual_dim

@@ -115,11 +115,13 @@ class StoreWriter:
 
 
 @contextmanager
-def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterator[StoreWriter]:
+def open_for_writing(
+    path: Path, plan: Manifest, update: bool = False, remove_missing: bool = False
+) -> Iterator[StoreWriter]:
     """Locks the store at `path`, which is created if missing, and yields its writer, with the units that are done.
 
     Args:
-        update: accept a store of other data. A store with another recipe is always refused.
+        update, remove_missing: see `check_matches_plan`.
 
     Raises:
         LockedError: another job is writing the store.
@@ -130,7 +132,7 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
     _check_writable(path)
     paths = StorePaths(path)
     if paths.manifest.exists():  # before any file is changed; checked again under the lock
-        check_matches_plan(path, read_manifest(path), plan, update)
+        check_matches_plan(path, read_manifest(path), plan, update, remove_missing)
     _make_folders(paths)
     with exclusive_lock(paths.lock):
         with translate_os_errors(path):
@@ -139,17 +141,20 @@ def open_for_writing(path: Path, plan: Manifest, update: bool = False) -> Iterat
         if not paths.manifest.exists():
             write_manifest(path, plan)
         old = read_manifest(path)
-        check_matches_plan(path, old, plan, update)
+        check_matches_plan(path, old, plan, update, remove_missing)
         writer.resume({unit.shard for unit in old.units})
         yield writer
 
 
-def check_matches_plan(path: Path, old: Manifest, plan: Manifest, update: bool = False) -> None:
+def check_matches_plan(
+    path: Path, old: Manifest, plan: Manifest, update: bool = False, remove_missing: bool = False
+) -> None:
     """Raises MismatchError, with every difference, unless the store at `path` has the recipe and data of `plan`.
 
     Args:
         old: the manifest of the store.
-        update: accept other data, but not another recipe.
+        update: accept other data, but not another recipe, and not data that lacks scenes of the store.
+        remove_missing: accept with `update` that scenes of the store are missing, and remove them from the store.
     """
     check_recipe(path, old.recipe, plan.recipe, "use another --store")
     data = old.differences(plan)
@@ -157,6 +162,12 @@ def check_matches_plan(path: Path, old: Manifest, plan: Manifest, update: bool =
         raise MismatchError(
             f"{path} was made from other data: {'; '.join(data)}; give --update to compute what changed, "
             f"or another --store"
+        )
+    missing = sorted(old.scenes.keys() - plan.scenes.keys())
+    if missing and not remove_missing:
+        raise MismatchError(
+            f"the data lacks {len(missing)} of the {len(old.scenes)} scenes in {path}: {', '.join(missing)}; restore "
+            f"their annotation files, or give --remove_missing to remove these scenes from the store"
         )
 
 

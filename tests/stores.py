@@ -86,9 +86,11 @@ def make_plan(units: int = UNITS, **selection: Any) -> Manifest:
     )
 
 
-def write_units(path: Path, plan: Manifest, limit: int = 10**9, update: bool = False) -> int:
+def write_units(
+    path: Path, plan: Manifest, limit: int = 10**9, update: bool = False, remove_missing: bool = False
+) -> int:
     """Writes up to `limit` pending units, and finishes the store if none is left; returns how many were written."""
-    with open_for_writing(path, plan, update) as writer:
+    with open_for_writing(path, plan, update, remove_missing) as writer:
         pending = writer.pending[:limit]
         for number in pending:
             writer.commit(number, unit_shard(number))

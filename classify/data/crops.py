@@ -17,10 +17,11 @@ from classify.distributed import local_share
 from configs.errors import MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.images.crops import crop_people
+from extract.images.identity import image_identities
 from extract.images.read import read_frame
 from extract.units.workers import read_ahead, single_threaded_pool
 from store.crops import Crops
-from store.tables import Tables
+from store.tables import Ints, Tables
 
 
 class CropSource:
@@ -84,7 +85,7 @@ class CropSource:
 
 
 class FrameCrops:
-    """Crops cut from the images; each call decodes each of its frames once. A `PersonInputs`."""
+    """Crops cut from the images; each call decodes each of its frames once. A `CropInputs`."""
 
     def __init__(
         self,
@@ -113,9 +114,13 @@ class FrameCrops:
             crops = [torch.empty((0, 3, self._size, self._size), dtype=torch.uint8)]
         return torch.cat(crops)
 
+    def image_sha256(self, frames: Ints) -> list[str]:
+        """See `CropInputs`. Reads the images."""
+        return image_identities([self._paths[frame] for frame in frames.tolist()])
+
 
 class StoredCrops:
-    """Crops from a store of crops. A `PersonInputs`."""
+    """Crops from a store of crops. A `CropInputs`."""
 
     def __init__(self, reader: Crops, crop_size: int) -> None:
         """Raises MismatchError if the store's crops are not of `crop_size`."""
@@ -131,6 +136,10 @@ class StoredCrops:
         size = self._reader.crop_size
         crops = torch.from_numpy(self._reader.rows(persons)).view(-1, 3, size, size)
         return crops.contiguous(memory_format=torch.channels_last)
+
+    def image_sha256(self, frames: Ints) -> list[str]:
+        """See `CropInputs`."""
+        return [str(value) for value in self._reader.frame_sha256[frames]]
 
 
 def _augment_batch(batch: PairBatch, seed: int, index: int) -> PairBatch:

@@ -4,8 +4,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from classify.data.crop_cache import PersonInputs
 from classify.data.crops import FrameCrops, StoredCrops
+from classify.data.identity import CropInputs
 from configs.errors import MismatchError
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -74,7 +74,7 @@ def _check_store_recipe(store: Path, config: ResNetStage2Config, loaded: LoadedB
     check_recipe(store, stored, expected, "leave out --store to extract again")
 
 
-def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, PersonInputs]:
+def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tuple[Tables, CropInputs]:
     """The tables, and their persons' crops: from the store if --store is given, else cut from the images."""
     if options.store:
         stored = open_crops(Path(options.store))

@@ -3,7 +3,7 @@
 import io
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ _FIELDS: dict[str, type] = {
     "backbone": dict,
     "store_fingerprint": str,
     "class_weight": list,
+    "data": dict,
     "model": dict,
     "epoch": int,
     "metrics": dict,
@@ -50,6 +51,7 @@ class RunInfo:
     backbone: dict[str, Any]  # recipe fields that identify the backbone, e.g. its name and the sha256 of its weights
     store_fingerprint: str  # of the store that a cached run was trained on; "" for end-to-end runs
     class_weight: tuple[float, ...]  # (C,) of the loss
+    data: dict[str, str] = field(default_factory=dict)  # of an end-to-end run, see `classify.data.identity`
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def save_checkpoint(path: Path, info: RunInfo, model: nn.Module, record: dict[st
         "backbone": info.backbone,
         "store_fingerprint": info.store_fingerprint,
         "class_weight": list(info.class_weight),
+        "data": info.data,
         "model": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
         "epoch": record["epoch"],
         "metrics": record,
@@ -93,7 +96,7 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind; the message names the field at fault.
     """
-    content = _read_content(path)
+    content = {"data": {}} | _read_content(path)  # earlier versions did not write `data`
     fields = _FIELDS | (_RESUME_FIELDS if resume else {})
     for name, kind in fields.items():
         if type(content.get(name)) is not kind:
@@ -208,6 +211,7 @@ def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:
         backbone=content["backbone"],
         store_fingerprint=content["store_fingerprint"],
         class_weight=tuple(weight),
+        data=content["data"],
     )
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch, Source
-from classify.data.crop_cache import PersonInputs, build_crop_cache
+from classify.data.crop_cache import build_crop_cache
 from classify.data.crops import CropSource
+from classify.data.identity import CropInputs, data_digests
 from classify.data.selection import Split, select_splits
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, substate
 from classify.model.head import Stage2Model, build_head
@@ -30,7 +31,7 @@ SCALE_PAIRS = 512  # the head standardises features by the statistics of at most
 
 def train_end_to_end(
     tables: Tables,
-    crops: PersonInputs,
+    crops: CropInputs,
     backbone: Backbone,
     config: ResNetStage2Config,
     identity: dict[str, Any],
@@ -42,8 +43,7 @@ def train_end_to_end(
     """Trains backbone and head on crops and writes a run folder.
 
     Args:
-        tables: with frame sizes and spatial features.
-        crops: the crops of the tables' persons, from images or from a store.
+        tables, crops: with frame sizes and spatial features; the persons' crops, from images or from a store.
         backbone: the initial weights; parameters without gradient stay unchanged.
         identity: of the backbone's initial weights, plain values; saved in the checkpoints.
         start: a finished run's best model, to start from its head (and its backbone if that was trained). It is
@@ -69,12 +69,13 @@ def train_end_to_end(
             return CropSource(tables, persons, split, config, device=device, balanced=balanced)
 
         if start is None:
-            sample = make_source(splits["train"].sample(SCALE_PAIRS, config.seed))
-            model.head.fit_scale(_person_features(model, sample), spatial_of(tables, splits["train"], device))
+            sample = _person_features(model, make_source(splits["train"].sample(SCALE_PAIRS, config.seed)))
+            model.head.fit_scale(sample, spatial_of(tables, splits["train"], device))
         data = prepare_data(config, tables, splits, make_source, model, KNN_PAIRS)
         step = AutogradStep(model, data.objective, config)
         trial.train = lambda pairs: _train_on_black_crops(step, pairs, config, device)
-        info = RunInfo(END_TO_END, config, backbone.out_dim, identity, "", data.class_weight)
+        used = data_digests(tables, splits, crops)
+        info = RunInfo(END_TO_END, config, backbone.out_dim, identity, "", data.class_weight, used)
         run = TrainingRun(model, step, info, folder)
         seconds = train_runs([run], data, lambda _: step.step_alone, warm_start=start is not None, resume=resume)
         return finish(run, data, {"extract": 0.0, **data.seconds, "train": seconds})

@@ -15,7 +15,7 @@ from torch import Tensor
 from classify.data.batches import PairBatch, Source
 from classify.evaluate.history import Record, best_record, epochs_without_improvement, write_history
 from classify.evaluate.metrics import evaluate
-from classify.model.checkpoint import Checkpoint, RunInfo, load_state, save_checkpoint
+from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, save_checkpoint
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
 from classify.report.log import log_train, log_validation
@@ -199,3 +199,21 @@ def _check_same_run(saved: RunInfo, info: RunInfo) -> None:
     for name in ("kind", "feature_dim", "backbone", "store_fingerprint"):
         if getattr(saved, name) != getattr(info, name):
             raise CheckpointError(f"last.pth was written with another {name}; resume on the same data and weights")
+    if info.kind == END_TO_END:
+        _check_same_data(saved.data, info.data)
+
+
+def _check_same_data(saved: dict[str, str], current: dict[str, str]) -> None:
+    """Raises CheckpointError unless an end-to-end run was trained on this data. No digests equal nothing."""
+    if not saved:
+        raise CheckpointError(
+            "last.pth does not say which data it was trained on (an earlier version wrote it), so it cannot be "
+            "resumed; start a new run from its best model with `stage2 finetune --from`, or start again with "
+            "--overwrite"
+        )
+    differing = [name for name in sorted({**saved, **current}) if saved.get(name) != current.get(name)]
+    if differing:
+        raise CheckpointError(
+            f"last.pth was trained on other images or annotations of {', '.join(differing)}; give the --data_path "
+            f"that the run was started with, or start again with --overwrite"
+        )

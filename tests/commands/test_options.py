@@ -55,6 +55,7 @@ SURFACE = {
 --max_skipped float 0.01
 --retry_skipped flag
 --update flag
+--remove_missing flag
 --crops flag
 --json flag
 """,

@@ -10,14 +10,14 @@ from configs.errors import (
     MismatchError,
 )
 from configs.extraction_config import ExtractionConfig
-from extract.annotations.jrdb import IMAGES
+from extract.annotations.jrdb import IMAGES, LABELS
 from extract.backbones.weights import LoadedBackbone
 from extract.job import extract_with, requested_manifest
 from store.find import find_store
 from store.reader import load_store, store_info
 from store.tables import Features
 from tests.jobs import copy_dataset, extract_store, store_files
-from tests.jrdb_folder import person, read_labels, write_labels, write_scene
+from tests.jrdb_folder import person, read_labels, write_folder, write_labels, write_scene
 
 
 def assert_same_rows(actual: Features, expected: Features) -> None:
@@ -129,3 +129,23 @@ def test_retry_skipped_recomputes_only_the_units_with_unusable_images(
     assert (tmp_path / "b.store" / "skipped.jsonl").read_text() == ""
     again = extract_store(loaded, data, tmp_path / "b.store", retry_skipped=True)
     assert again.statistics.frames_decoded == 0
+
+
+def test_r8_missing_scenes_are_named_and_kept_unless_their_removal_is_requested(
+    tmp_path: Path, loaded: LoadedBackbone
+) -> None:
+    data = write_folder(tmp_path / "data", ("cafe", "hall", "attic"), frames=1)
+    store = tmp_path / "a.store"
+    extract_store(loaded, data, store)
+    before = store_files(store)
+    for name in ("hall", "attic"):
+        (data / LABELS / f"{name}.json").unlink()
+    with pytest.raises(MismatchError, match=r"lacks 2 of the 3 scenes in .*a\.store: attic, hall; .*--remove_missing"):
+        extract_store(loaded, data, store, update=True)
+    with pytest.raises(MismatchError, match="removed scenes attic, hall"):  # --remove_missing alone changes nothing
+        extract_store(loaded, data, store, remove_missing=True)
+    assert store_files(store) == before
+    summary = extract_store(loaded, data, store, update=True, remove_missing=True)
+    assert summary.statistics.crops_forwarded == 0
+    extract_store(loaded, data, tmp_path / "fresh.store")
+    assert_same_rows(load_store(store), load_store(tmp_path / "fresh.store"))

@@ -164,7 +164,7 @@ def test_other_data_is_refused_by_scene_and_accepted_with_update(tmp_path: Path)
     assert len(load_store(path).tables.frame_name) == 10
     with pytest.raises(MismatchError, match="removed scenes scene2"):
         write_units(path, make_plan(4))
-    assert write_units(path, make_plan(4), update=True) == 0
+    assert write_units(path, make_plan(4), update=True, remove_missing=True) == 0
     assert len(store_files(path)) == 5  # the shard of the removed scene was deleted
 
 
