@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from classify.model.head import Stage2Model, build_head
 from configs.errors import CheckpointError, Stage2Error
+from configs.read_file import TENSOR_BYTES, read_file
 from configs.resnet_stage2_config import ResNetStage2Config
-from extract.backbones.weights import read_tensor_file
+from extract.backbones.tensor_file import parse_tensor_file
 from store.files import publish
 
 FORMAT = 1
 CACHED, END_TO_END = "cached", "end_to_end"
 State = dict[str, Tensor]
 
-# zipfile raises these on damaged archives, and read_tensor_file on files that are not checkpoints
+# zipfile raises these on damaged archives, and parse_tensor_file on files that are not checkpoints
 _BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError, OverflowError, struct.error)
 
 _FIELDS: dict[str, type] = {
@@ -111,7 +112,9 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
         raise CheckpointError(f"{path}: kind is {content['kind']!r}; stage2 did not write this checkpoint")
     _check_state(path, content["model"])
     extra = {name: content[name] for name in _RESUME_FIELDS if resume}
-    return Checkpoint(_run_info(path, content), content["model"], content["epoch"], content["metrics"], extra)
+    info = _run_info(path, content)
+    _check_head(path, info, substate(content["model"], "head."))
+    return Checkpoint(info, content["model"], content["epoch"], content["metrics"], extra)
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:
@@ -120,7 +123,12 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
     Raises:
         CheckpointError: a tensor is missing, unexpected or does not fit; the message names it and `source`.
     """
-    expected = module.state_dict()
+    _check_fit(module.state_dict(), state, source)
+    module.load_state_dict(state)
+
+
+def _check_fit(expected: dict[str, Any], state: State, source: str) -> None:
+    """Raises CheckpointError unless `state` has the names, shapes and dtypes of `expected`."""
     for key in sorted(set(expected) ^ set(state)):
         problem = "lacks" if key in expected else "has the unexpected tensor"
         raise CheckpointError(f"{source} {problem} {key}; it belongs to another model")
@@ -130,7 +138,6 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
                 f"{source}: {key} is {_describe(state[key])}, the model needs {_describe(tensor)}; "
                 f"it belongs to another model"
             )
-    module.load_state_dict(state)
 
 
 def substate(state: State, prefix: str) -> State:
@@ -156,12 +163,12 @@ def build_model(checkpoint: Checkpoint, backbone: nn.Module, source: str = "the 
 
 def _read_content(path: Path) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
+        data = read_file(path, max_bytes=TENSOR_BYTES, follow_links=False)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the run folder") from error
     try:
         _check_checksums(path, data)
-        content = read_tensor_file(path)
+        content = parse_tensor_file(data)
     except _BAD_ARCHIVE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}); use another one") from error
@@ -171,10 +178,12 @@ def _read_content(path: Path) -> dict[str, Any]:
 
 
 def _check_checksums(path: Path, data: bytes) -> None:
-    """Checks the checksums of the archive's members, which torch.load does not do."""
+    """Checks the checksums of the archive's members, which torch.load does not do; decompresses nothing."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(f"{path} is compressed; stage2 does not write compressed checkpoints")
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise CheckpointError(f"{path} declares more data than it has bytes; use another checkpoint")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: {damaged} does not match its checksum; use another checkpoint")
@@ -188,8 +197,27 @@ def _check_state(path: Path, state: dict[Any, Any]) -> None:
             raise CheckpointError(
                 f"{path}: model.{key} is not a dense CPU tensor; stage2 did not write this checkpoint"
             )
+        size = tensor.numel() * tensor.element_size()
+        if tensor.untyped_storage().nbytes() != size:  # expanded, or a part of another tensor
+            raise CheckpointError(f"{path}: model.{key} does not store its own values; use another checkpoint")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: model.{key} has NaN or infinite values; use another checkpoint")
+
+
+def _check_head(path: Path, info: RunInfo, state: State) -> None:
+    """Compares the declared sizes with the stored tensors, before a head of these sizes is built.
+
+    Raises:
+        CheckpointError: they differ; the message names the field or the tensor.
+    """
+    stored = state.get("visual_shift", torch.empty(0)).numel()
+    if stored != info.feature_dim:
+        raise CheckpointError(
+            f"{path}: feature_dim is {info.feature_dim}, but head.visual_shift has {stored} values; use another one"
+        )
+    with torch.device("meta"):  # takes no memory
+        head = build_head(info.config, info.feature_dim)
+    _check_fit(head.state_dict(prefix="head."), {f"head.{key}": tensor for key, tensor in state.items()}, str(path))
 
 
 def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:

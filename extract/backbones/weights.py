@@ -2,12 +2,9 @@
 
 import hashlib
 import os
-import struct
-import warnings
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError  # only to catch it: files are read by torch's safe loader alone
 from typing import Any
 from urllib.error import URLError
 
@@ -18,6 +15,7 @@ from torch import Tensor
 from configs.errors import WeightsError
 from extract.backbones.hog import HOG, Hog
 from extract.backbones.resnet import Backbone
+from extract.backbones.tensor_file import read_tensor_file
 
 IMAGENET, RANDOM = "imagenet", "random"
 NONE = "none"  # the backbone has no weights
@@ -97,10 +95,11 @@ def backbone_state(path: Path) -> State:
         WeightsError: the file is missing or damaged, contains other objects than tensors and plain values, or does not
             contain a backbone.
     """
+    in_run_folder = False
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some invalid names
-        path = path / "best_model.pth"
+        path, in_run_folder = path / "best_model.pth", True
     try:
-        content = read_tensor_file(path)
+        content = read_tensor_file(path, follow_links=not in_run_folder)
     except ValueError as error:
         raise WeightsError(f"the weights {path} cannot be loaded ({error}); check --weights") from error
     model = content.get("model", content) if isinstance(content, dict) else content
@@ -162,27 +161,3 @@ def _imagenet_state(name: str) -> State:
                 f"--weights FILE or --weights random"
             ) from error
     return backbone_state(path)
-
-
-# what torch.load raises for damaged and malicious files, determined by fuzzing
-_LOAD_ERRORS: tuple[type[Exception], ...] = (
-    *(OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError),
-    *(AssertionError, ImportError, MemoryError, BufferError, UnpicklingError, struct.error),
-)
-
-
-def read_tensor_file(path: Path) -> Any:
-    """Reads the tensors and plain values of a torch.save file to the CPU.
-
-    Raises:
-        ValueError: the file is missing or damaged, or contains other objects than tensors and plain values.
-    """
-    try:
-        with warnings.catch_warnings():  # torch warns about unusual but valid files
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError("there is no such file") from error
-    except _LOAD_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise ValueError(reason) from error

@@ -103,7 +103,7 @@ def checkpoints(folder: Path) -> Loader:
 
 def tensor_files(folder: Path) -> Loader:
     """The reader of tensor files, which checkpoints and weights share."""
-    from extract.backbones.weights import read_tensor_file
+    from extract.backbones.tensor_file import read_tensor_file
 
     checkpoint = checkpoints(folder)
     return Loader(checkpoint.path, lambda: read_tensor_file(checkpoint.path), checkpoint.intact, ValueError)

@@ -1,5 +1,6 @@
 """Checkpoints: loading returns what was saved, and refuses everything else."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _in_config(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values["config"][name] = value
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -86,6 +94,13 @@ def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("kind", "sideways"), "kind"),
         (_set("feature_dim", 0), "feature_dim"),
         (_set("feature_dim", "16"), "feature_dim"),
+        (_set("feature_dim", 3_000_000), "feature_dim is 3000000, but head.visual_shift has 16"),
+        (_set("feature_dim", 10**15), "feature_dim is 1000000000000000"),
+        (_in_config("visual_feature_dim", 65536), "head.project.weight"),
+        (_in_config("hidden_dim", 65536), "head.relation.weight"),
+        (_in_model(torch.zeros(1).expand(3)), "declares"),
+        (_in_model(torch.zeros(6)[:3]), "head.classify.bias"),
+        (_in_model(torch.zeros(1).expand(3 * 2**30)), "declares"),
         (_set("classes", ["Walking Together"]), "classes"),
         (_set("config", {"epochs": -1}), "epochs"),
         (_set("config", {"surprise": 1}), "surprise"),
@@ -99,7 +114,7 @@ def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_in_model("three"), "head.classify.bias"),
     ],
 )
-def test_a_wrong_field_is_named(
+def test_h1_a_wrong_field_is_named(
     written: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], field: str
 ) -> None:
     values = content(written)
@@ -173,3 +188,25 @@ def test_damage_is_refused_or_has_no_effect(written: Path, tmp_path: Path) -> No
             assert state.keys() == intact.keys()
             assert all(torch.equal(state[key], intact[key]) for key in intact)
     assert refused > 75
+
+
+@pytest.mark.timeout(20)
+def test_h4_a_fifo_as_checkpoint_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "best_model.pth")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load_checkpoint(tmp_path / "best_model.pth")
+
+
+def test_h3_a_link_as_checkpoint_is_not_followed(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "best_model.pth").symlink_to(written)
+    with pytest.raises(CheckpointError, match="is a link"):
+        load_checkpoint(tmp_path / "best_model.pth")
+
+
+def test_loading_draws_no_random_numbers(written: Path) -> None:
+    torch.manual_seed(7)
+    load_checkpoint(written)
+    assert torch.initial_seed() == 7
+    drawn = torch.rand(1)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(1), drawn)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from configs.errors import WeightsError
-from extract.backbones.weights import load_backbone, read_tensor_file, state_sha256
+from extract.backbones.tensor_file import read_tensor_file
+from extract.backbones.weights import load_backbone, state_sha256
 
 State = dict[str, Tensor]
 
