@@ -6,7 +6,7 @@ A schema is a plain value:
 - (schema, ...): a value that fits one of them; `None` stands for null.
 - [schema]: a list of such items.
 - {"name": schema, ...}: an object with at least these names. A name that ends with "?" may be missing.
-- {str: schema}: an object that maps any names to such values.
+- {str: schema}: an object that maps any names to such values; it may list names that must exist as well.
 """
 
 from pathlib import Path
@@ -69,10 +69,10 @@ def _object_problem(value: Any, schema: dict[Any, Schema], field: str) -> str:
 
 def _fields(value: dict[str, Any], schema: dict[Any, Schema]) -> list[tuple[str, Schema]]:
     """The names that `value` must have, or may have and has, with their schemas."""
-    if str in schema:
-        return [(name, schema[str]) for name in value]
-    optional = [(name[:-1], part) for name, part in schema.items() if name.endswith("?") and name[:-1] in value]
-    return [(name, part) for name, part in schema.items() if not name.endswith("?")] + optional
+    required = {name: part for name, part in schema.items() if name is not str and not name.endswith("?")}
+    optional = {name[:-1]: part for name, part in schema.items() if name is not str and name.endswith("?")}
+    others = {name: schema[str] for name in value if name not in required | optional} if str in schema else {}
+    return [*required.items(), *((name, part) for name, part in optional.items() if name in value), *others.items()]
 
 
 def _is_a(value: Any, kind: type) -> bool:

@@ -1,17 +1,18 @@
 """Compares backbones, cached and end-to-end, on the same split: the training guide's table for the user's data."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from classify.experiments.finished_row import load_finished
 from classify.experiments.isolated import train_in_subprocess
 from classify.model.checkpoint import CACHED, END_TO_END
 from classify.report.results import write_json
 from configs.errors import ConfigError, MismatchError
 from configs.presets import preset
+from configs.printable import markdown_text, printable
 from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
 from configs.train_options import TrainOptions
 from extract.annotations.jrdb import scene_digests
@@ -76,7 +77,10 @@ def compare(
     for number, run in enumerate(planned, 1):
         _log.info("Comparing %s (%s of %s)", run.name, number, len(planned))
         key = _fingerprint(run.config, data)
-        runs.append(_load_finished(run, key) or _train_row(run, key, out, max_skipped, train))
+        runs.append(
+            load_finished(Path(run.config.checkpoint_dir) / ROW, key, run.backbone, run.mode)
+            or _train_row(run, key, out, max_skipped, train)
+        )
         _check_same_pairs(runs[0], runs[-1])
     comparison = {
         "rows": [run["row"] for run in runs],
@@ -144,15 +148,6 @@ def _train_row(run: PlannedRun, key: str, out: Path, max_skipped: float, train: 
     return finished
 
 
-def _load_finished(run: PlannedRun, key: str) -> dict[str, Any] | None:
-    """The run of an earlier comparison if it finished with the same settings, data and weights, else None."""
-    path = Path(run.config.checkpoint_dir) / ROW
-    if not path.exists():
-        return None
-    finished: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return finished if finished["key"] == key else None
-
-
 def _fingerprint(config: ResNetStage2Config, data: dict[str, Any]) -> str:
     weights = load_backbone(config.backbone_name, config.weights).sha256
     return digest({"config": config.to_dict(), "data": data, "weights": weights})
@@ -185,7 +180,8 @@ _EMPTY = "-"
 
 def compare_markdown(comparison: dict[str, Any]) -> str:
     """The content of compare.json as a Markdown page: the table, and the meaning of its columns."""
-    classes, splits = comparison["classes"], comparison["pairs_per_class"]
+    classes = [markdown_text(name) for name in comparison["classes"]]
+    splits = comparison["pairs_per_class"]
     pairs = [
         f"- {name}: {sum(counts):,} pairs ({', '.join(f'{c} {n:,}' for c, n in zip(classes, counts, strict=True))})"
         for name, counts in splits.items()
@@ -202,7 +198,7 @@ def compare_markdown(comparison: dict[str, Any]) -> str:
     ]
     if any(row["extract_resumed"] for row in comparison["rows"]):
         notes.append("A time with ≥ does not include what an earlier, interrupted comparison extracted.")
-    runs = [f"- {_model(row)}: `{row['run']}`, {row['epochs']} epochs" for row in comparison["rows"]]
+    runs = [f"- {_model(row)}: `{printable(row['run'])}`, {row['epochs']} epochs" for row in comparison["rows"]]
     return "\n".join(["# Comparison", "", compare_table(comparison), "", *notes, "", *runs, ""])
 
 

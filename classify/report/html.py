@@ -2,8 +2,8 @@
 
 import base64
 import json
+import os
 from collections.abc import Sequence
-from html import escape
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from classify.report.overlay import COLORS, UNPAIRED
 from classify.report.results import read_results
 from classify.run_folder import RunFolder
+from configs.printable import html_text
+from configs.read_file import DOCUMENT_BYTES, read_file
 from extract.backbones.hog import HOG
 from store.files import publish
 
@@ -33,6 +35,7 @@ tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { m
 .plots { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
 code { font-size:13px; overflow-wrap:anywhere } details summary { cursor:pointer; color:var(--soft) }
 """
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}  # by the first bytes of the file
 _BASELINES = {
     "majority": "always the most frequent class",
     "spatial_only": "the 8 spatial features alone",
@@ -63,8 +66,8 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
     title = f"{results['config']['backbone_name']}, {results['config']['fusion_strategy']}"
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><main><h1>What pairs of people do together</h1>"
-        f'<div class="soft">{escape(title)}, {escape(results["mode"].replace("_", " "))}</div>'
+        f"<title>{html_text(title)}</title><style>{_STYLE}</style><main><h1>What pairs of people do together</h1>"
+        f'<div class="soft">{html_text(title)}, {html_text(results["mode"].replace("_", " "))}</div>'
         f"{''.join(sections)}</main></html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+    return f"<section><h2>{html_text(title)}</h2>{content}</section>"
 
 
 def _headline(results: dict[str, Any]) -> str:
@@ -84,7 +87,7 @@ def _headline(results: dict[str, Any]) -> str:
         "test pairs": f"{results['test_pairs']:,}",
         "seconds to train": f"{results['seconds']['train']:.1f}",
     }
-    cells = "".join(f'<div class="metric"><b>{value}</b>{escape(name)}</div>' for name, value in metrics.items())
+    cells = "".join(f'<div class="metric"><b>{value}</b>{html_text(name)}</div>' for name, value in metrics.items())
     note = f"MPCA: mean per-class accuracy over the {present} of {total} classes present."
     return f'<section><div class="metrics">{cells}</div><div class="soft">{note}</div></section>'
 
@@ -94,7 +97,7 @@ def _baseline_table(results: dict[str, Any]) -> str:
     for name, metrics in results["baselines"].items():
         rows.append((f"{name}: {_BASELINES.get(name, '')}", metrics["mpca"], metrics["accuracy"], False))
     body = "".join(
-        f'<tr class="{"own" if is_run else ""}"><td>{escape(name)}</td><td>{_bar(mpca)}</td>'
+        f'<tr class="{"own" if is_run else ""}"><td>{html_text(name)}</td><td>{_bar(mpca)}</td>'
         f'<td class="n">{mpca:.3f}</td><td class="n">{accuracy:.1%}</td></tr>'
         for name, mpca, accuracy, is_run in rows
     )
@@ -105,7 +108,7 @@ def _class_table(results: dict[str, Any]) -> str:
     pairs = [sum(row) for row in results["test_confusion_matrix"]]
     rows = zip(results["classes"], results["test_per_class_accuracy"], pairs, strict=True)
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td>{'not present' if accuracy is None else _bar(accuracy)}</td>"
+        f"<tr><td>{html_text(name)}</td><td>{'not present' if accuracy is None else _bar(accuracy)}</td>"
         f'<td class="n">{"" if accuracy is None else f"{accuracy:.1%}"}</td><td class="n">{count:,}</td></tr>'
         for name, accuracy, count in rows
     )
@@ -117,20 +120,23 @@ def _bar(value: float) -> str:
 
 
 def _figures(plots: dict[str, Path]) -> str:
-    existing = [(caption, path) for caption, path in plots.items() if path.exists()]
-    figures = "".join(
-        f'<figure style="margin:0"><img alt="{escape(caption)}" src="{_data_url(path)}">'
-        f'<figcaption class="soft">{escape(caption)}</figcaption></figure>'
-        for caption, path in existing
-    )
-    missing = "" if existing else "No plots: install the extra <code>plots</code> and train again."
+    figures, missing = "", ""
+    for caption, path in plots.items():
+        url = _data_url(path)
+        if url:
+            figures += f'<figure style="margin:0"><img alt="{html_text(caption)}" src="{url}">'
+            figures += f'<figcaption class="soft">{html_text(caption)}</figcaption></figure>'
+        elif os.path.lexists(path):
+            missing += f"<p>{html_text(path.name)} is not a regular file with an image, so it is left out.</p>"
+    if not figures and not missing:
+        missing = "No plots: install the extra <code>plots</code> and train again."
     return f'<div class="plots">{figures}</div>{missing}'
 
 
 def _overlays(paths: Sequence[Path]) -> str:
     """Panoramas are wide, so each image scrolls horizontally."""
     return "".join(
-        f'<div class="strip"><img alt="predictions for {escape(path.name)}" src="{_data_url(path)}"></div>'
+        f'<div class="strip"><img alt="predictions for {html_text(path.name)}" src="{_data_url(path)}"></div>'
         for path in paths
     )
 
@@ -138,13 +144,18 @@ def _overlays(paths: Sequence[Path]) -> str:
 def _legend(results: dict[str, Any]) -> str:
     """The colours of the classes in the overlays."""
     colored = zip(results["classes"], cycle(COLORS), strict=False)
-    marks = "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in colored)
+    marks = "".join(f'<span><i style="background:{color}"></i>{html_text(name)}</span>' for name, color in colored)
     return f'<p class="legend">{marks}<span><i style="background:{UNPAIRED}"></i>in no pair</span></p>'
 
 
 def _data_url(path: Path) -> str:
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """The PNG or JPEG file `path` as a URL; "" if it is missing, a link or something else than such an image."""
+    try:
+        data = read_file(path, max_bytes=DOCUMENT_BYTES, follow_links=False)
+    except OSError:
+        return ""
+    kind = next((kind for start, kind in _IMAGES.items() if data.startswith(start)), "")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else ""
 
 
 def _details(folder: RunFolder, results: dict[str, Any]) -> str:
@@ -162,9 +173,9 @@ def _details(folder: RunFolder, results: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
     }
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td><code>{escape(text)}</code></td></tr>" for name, text in details.items()
+        f"<tr><th>{html_text(name)}</th><td><code>{html_text(text)}</code></td></tr>" for name, text in details.items()
     )
-    full_config = escape(json.dumps(config, indent=1, ensure_ascii=False))
+    full_config = html_text(json.dumps(config, indent=1, ensure_ascii=False))
     return (
         f"<table>{rows}</table><details><summary>configuration</summary><pre><code>{full_config}</code></pre></details>"
     )

@@ -10,8 +10,32 @@ from classify.evaluate.history import Record, best_record
 from classify.model.checkpoint import RunInfo
 from classify.run_folder import RunFolder
 from configs.errors import DataError
+from configs.printable import printable
+from configs.read_file import DOCUMENT_BYTES, read_file
+from configs.schema import Schema, check_document
 from store.files import publish
 
+METRICS = {"accuracy": float, "mpca": float}
+# What reports and comparisons read from final_results.json; a run may write more.
+RESULTS: Schema = {
+    "test_accuracy": float,
+    "test_mpca": float,
+    "best_val_accuracy": float,
+    "best_val_mpca": float,
+    "config": {"backbone_name": str, "fusion_strategy": str, "visual_feature_dim": int, "weights": str},
+    "classes": [str],
+    "test_per_class_accuracy": [(float, None)],
+    "test_confusion_matrix": [[int]],
+    "test_classes_present": int,
+    "test_pairs": int,
+    "best_epoch": int,
+    "epochs_run": int,
+    "baselines": {str: METRICS},
+    "mode": str,
+    "store_fingerprint": str,
+    "seconds": {"train": float, str: float},
+    "versions": {str: str},
+}
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")  # results depend on their versions
 
 
@@ -53,17 +77,44 @@ def build_results(
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """The content of final_results.json in run folder `run`. Raises DataError if the run has not finished."""
+    """The content of final_results.json in run folder `run`.
+
+    Raises:
+        DataError: the run has not finished, or the file is not what stage2 writes; the message names the field.
+    """
     path = RunFolder(run).results
     try:
-        results = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        results: dict[str, Any] = read_json(path)
+    except OSError as error:
         raise DataError(
-            f"{run} does not contain a finished run ({path.name}: {error}); train one, or check the path"
+            f"{run} does not contain a finished run ({path.name}: {error.strerror}); train one, or check the path"
         ) from error
-    if not isinstance(results, dict) or "baselines" not in results:
-        raise DataError(f"{path} was not written by stage2; check the path")
+    check_results(path, results, RESULTS)
     return results
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document in the file `path` of a run folder.
+
+    Raises:
+        OSError: the file cannot be read, or is a link. DataError: it is not JSON.
+    """
+    data = read_file(path, max_bytes=DOCUMENT_BYTES, follow_links=False)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({printable(error)}); train the run again") from error
+
+
+def check_results(path: Path, results: Any, schema: Schema = RESULTS) -> None:
+    """Checks the content of final_results.json, or a copy of it that was read from `path`. Raises DataError."""
+    check_document(path, results, schema, DataError, "stage2 did not write this file; check the path")
+    classes = len(results["classes"])
+    matrix = results["test_confusion_matrix"]
+    rows = {"test_per_class_accuracy": [results["test_per_class_accuracy"]], "test_confusion_matrix": [matrix, *matrix]}
+    for name, lists in rows.items():
+        if any(len(values) != classes for values in lists):
+            raise DataError(f"{path}: {name} does not have {classes} entries, one for each class; check the path")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

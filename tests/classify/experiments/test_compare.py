@@ -1,6 +1,7 @@
 """The comparison of backbones: metrics of the runs, the same pairs for all, and reuse of finished runs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from classify.experiments.compare import compare, compare_markdown, compare_table, plan_runs
+from classify.experiments.finished_row import load_finished
 from classify.pipeline import train
 from classify.run_folder import RunFolder
 from configs.errors import ConfigError, DataError, MismatchError
@@ -36,6 +38,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(data: Path) -> dict[str, Any]:
     return SMALL | {"data_path": str(data)}
+
+
+@pytest.fixture(scope="module")
+def finished_row(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of compare_row.json of a finished run."""
+    out = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classify.train.run.plot_run", lambda *_: None)
+        compare(out, ["hog"], ["cached"], SMALL | {"data_path": str(data)}, train=train_here)
+    row: dict[str, Any] = json.loads((out / "hog_cached" / "compare_row.json").read_text())
+    return row
 
 
 def table_rows(comparison: dict[str, Any]) -> list[list[str]]:
@@ -187,3 +200,51 @@ def test_the_command_prints_the_table_or_json(
     assert run_cli("compare", *options, "--lr", "0.01", "--out", "out") == 0
     assert capsys.readouterr().out.strip() == compare_table(comparison)
     assert run_cli("compare", *options, "--config", "missing.toml", "--out", "out") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("row"), "row is missing"),
+        (lambda row: row.update(results=[]), "results is list, not an object"),
+        (lambda row: row["row"].update(test_mpca="<b>"), r"row\.test_mpca is '<b>', not a number"),
+        (lambda row: row["row"].update(zero_share=None), r"row\.zero_share is None, not a number"),
+        (lambda row: row["row"].update(model="resnet50"), "is of another run than hog"),
+        (lambda row: row["results"]["baselines"].pop("majority"), r"results\.baselines\.majority is missing"),
+        (lambda row: row["results"]["pairs_per_class"]["val"].pop(), "pairs_per_class does not have one number"),
+        (lambda row: row.update(key=1), "key is 1, not text"),
+    ],
+)
+def test_h2_a_malformed_row_of_an_earlier_comparison_is_named(
+    tmp_path: Path, finished_row: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    row = json.loads(json.dumps(finished_row))
+    change(row)
+    path = tmp_path / "compare_row.json"
+    path.write_text(json.dumps(row))
+    with pytest.raises(DataError, match=rf"compare_row\.json.*{message}"):
+        load_finished(path, finished_row["key"], "hog", "cached")
+
+
+def test_h2_a_sound_row_is_loaded_and_one_of_other_settings_is_not(
+    tmp_path: Path, finished_row: dict[str, Any]
+) -> None:
+    path = tmp_path / "compare_row.json"
+    assert load_finished(path, "key", "hog", "cached") is None
+    path.write_text(json.dumps(finished_row))
+    assert load_finished(path, finished_row["key"], "hog", "cached") == finished_row
+    assert load_finished(path, "another key", "hog", "cached") is None
+    path.write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        load_finished(path, "key", "hog", "cached")
+
+
+def test_h6_class_names_are_text_in_the_markdown_page(finished_row: dict[str, Any]) -> None:
+    results = finished_row["results"]
+    names = ["a|b", "c\n# d", "<img src=x>\x1b[2J"]
+    pairs = {"train": [1, 2, 3]}
+    comparison = {"rows": [finished_row["row"]], "baselines": {}, "classes": names, "pairs_per_class": pairs}
+    page = compare_markdown(comparison | {"baselines": {"majority": results["baselines"]["majority"]}})
+    assert r"- train: 6 pairs (a\|b 1, c\\n# d 2, &lt;img src=x&gt;\\x1b\[2J 3)" in page
+    assert "\x1b" not in page
+    assert "<img" not in page
