@@ -16,6 +16,7 @@ import click
 from configs import options, presets
 from configs.errors import EXIT_FAULTY, EXIT_INTERRUPTED, EXIT_SKIPPED, Stage2Error
 from configs.extraction_config import ExtractionConfig
+from configs.printable import printable_lines
 from configs.ranks import rank
 from configs.settings import from_options
 from configs.train_options import TrainOptions
@@ -243,7 +244,7 @@ def pack(path: Path, out: Path) -> None:
 
 
 def _print(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
-    click.echo(json.dumps(values, indent=1) if as_json else text(values))
+    click.echo(json.dumps(values, indent=1) if as_json else printable_lines(text(values)))
 
 
 _CONTINUE = "run the same command again to continue; finished work is kept"

@@ -21,6 +21,8 @@ Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctr
 command line exits with 2, an unexpected error with 1 and a traceback.
 """
 
+from configs.printable import printable
+
 EXIT_SKIPPED = 3  # finished, but items were skipped
 EXIT_FAULTY = 4  # `store verify` found damage
 EXIT_INTERRUPTED = 130
@@ -30,6 +32,10 @@ class Stage2Error(Exception):
     """Base of all errors that are printed as one sentence; `exit_code` is the exit code of the process."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The sentence; names in it that come from data cannot change the terminal or add lines."""
+        return printable(super().__str__())
 
 
 class ConfigError(Stage2Error):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from configs.printable import printable
 from store.tables import AXES
 
 
@@ -13,14 +14,14 @@ def store_text(info: dict[str, Any]) -> str:
     lines = [
         f"{info['path']} ({state})",
         f"  fingerprint  {info['fingerprint']}",
-        f"  recipe       {recipe['backbone']} ({info['weights']}, {recipe['weights_sha256'][:12]}), "
+        f"  recipe       {recipe['backbone']} ({printable(info['weights'])}, {recipe['weights_sha256'][:12]}), "
         f"crops of {recipe['crop_size']} px, {info['visual_dim']} values as {info['dtype']}, {recipe['views']} view(s)",
         f"  data         {info['scenes']} scenes, every {info['frame_interval']}. frame, "
         f"{info['selected_persons']} persons",
         *(f"  {kind:<12} {info[kind]:,} of {planned[kind]:,} stored" for kind in rows),
         f"  size         {info['bytes'] / 1e6:,.1f} MB in {info['units']} shards; zero values {info['zero_share']:.2%}",
     ]
-    lines += [f"  skipped      {reason}: {count}" for reason, count in info["skipped"].items()]
+    lines += [f"  skipped      {printable(reason)}: {count}" for reason, count in info["skipped"].items()]
     if "frames_decoded" in info:
         lines += _extraction_lines(info)
     if "crops" in info:
@@ -53,7 +54,7 @@ def _verify_text(report: dict[str, Any], limit: int) -> str:
         )
     counts = ", ".join(f"{kind} {count}" for kind, count in report["fault_counts"].items())
     lines = [f"{report['path']} is faulty ({counts}), {len(report['bad_units'])} of {report['units']} units:"]
-    lines += [f"  {fault['kind']:<16} {fault['message']}" for fault in faults[:limit]]
+    lines += [f"  {fault['kind']:<16} {printable(fault['message'])}" for fault in faults[:limit]]
     if len(faults) > limit:
         lines.append(f"  and {len(faults) - limit} more; --json lists them all")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from classify.data.batches import Source
 from classify.distributed import broadcast
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
+from configs.printable import printable
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def evaluate(model: Stage2Model, source: Source, objective: Objective, split: st
 def metrics_text(metrics: dict[str, Any]) -> str:
     """The result of `evaluate`, with `class_names`, as lines of text."""
     accuracies = ["absent" if value is None else f"{value:.4f}" for value in metrics["per_class_accuracy"]]
-    classes = [f"  {name:<20} {value}" for name, value in zip(metrics["class_names"], accuracies, strict=True)]
+    names = map(printable, metrics["class_names"])
+    classes = [f"  {name:<20} {value}" for name, value in zip(names, accuracies, strict=True)]
     present = f"over {metrics['classes_present']} of {len(classes)} classes"
     summary = f"accuracy {metrics['accuracy']:.4f}, MPCA {metrics['mpca']:.4f} ({present})"
     return "\n".join([f"{metrics['split']}: {metrics['pairs']:,} pairs, {summary}", *classes])

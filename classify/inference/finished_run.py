@@ -15,9 +15,10 @@ from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
 from classify.run_folder import RunFolder
+from configs.errors import WeightsError
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
-from extract.backbones.weights import LoadedBackbone, load_backbone, state_sha256
+from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone, state_sha256
 from extract.dataset import read_dataset
 from extract.device import pick_device
 from extract.recipe import feature_recipe
@@ -141,7 +142,29 @@ def load_run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> L
     config = checkpoint.info.config
     if checkpoint.info.kind == END_TO_END:
         return load_backbone(config.backbone_name, str(RunFolder(run).best_model))
-    loaded = load_backbone(config.backbone_name, weights or config.weights)
+    loaded = load_backbone(config.backbone_name, weights) if weights else _recorded_backbone(run, checkpoint)
     identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     check_recipe(run, checkpoint.info.backbone, identity, "give the run's own weights with --weights")
     return loaded
+
+
+def _recorded_backbone(run: Path, checkpoint: Checkpoint) -> LoadedBackbone:
+    """The backbone with the weights that the run's configuration names.
+
+    These may be a path, which nobody has typed if the run is from elsewhere. It is opened only as a regular file with
+    tensors, and its tensors are refused by the caller unless they have the sha256 that the run was trained with.
+
+    Raises:
+        WeightsError: the weights cannot be loaded; the message names the sha256 that is needed.
+    """
+    config = checkpoint.info.config
+    try:
+        return load_backbone(config.backbone_name, config.weights)
+    except WeightsError as error:
+        if config.weights in WITHOUT_FILE:
+            raise
+        wanted = str(checkpoint.info.backbone.get("weights_sha256", "unknown"))[:64]
+        raise WeightsError(
+            f"{run} was trained with the weights {config.weights}, which cannot be used; give the file whose tensors "
+            f"have the sha256 {wanted} with --weights"
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from classify.data.batches import Source
 from classify.data.selection import Split
 from classify.run_folder import RunFolder
+from configs.printable import printable
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 
@@ -35,10 +36,18 @@ def run_log(folder: Path) -> Iterator[None]:
         yield
 
 
+class _Lines(logging.Formatter):
+    """One line per record, whatever the names in it contain."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message with unprintable characters escaped."""
+        return printable(super().format(record))
+
+
 @contextmanager
 def _attach(handler: logging.Handler) -> Iterator[None]:
     level, propagate = _log.level, _log.propagate
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Lines("%(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False  # otherwise a root handler would print every line again
