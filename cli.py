@@ -4,7 +4,6 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 """
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,9 +13,11 @@ from typing import Any, NoReturn
 import click
 
 from configs import options, presets
-from configs.errors import EXIT_FAULTY, EXIT_INTERRUPTED, EXIT_SKIPPED, Stage2Error
+from configs.errors import EXIT_FAULTY, EXIT_SKIPPED
 from configs.extraction_config import ExtractionConfig
+from configs.failures import Failure, failure_of, sigterm_interrupts
 from configs.printable import printable_lines
+from configs.process import run_and_exit
 from configs.ranks import rank
 from configs.settings import from_options
 from configs.train_options import TrainOptions
@@ -247,48 +248,27 @@ def _print(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]
     click.echo(json.dumps(values, indent=1) if as_json else printable_lines(text(values)))
 
 
-_CONTINUE = "run the same command again to continue; finished work is kept"
-_RESUME = "run again with --resume auto and the run folder as --checkpoint_dir to continue after the last epoch"
-_INTERRUPTED = {"train": _RESUME, "finetune": _RESUME, "run": _RESUME, "extract": _CONTINUE, "compare": _CONTINUE}
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits; an expected error is printed as one sentence."""
+    """Runs the command line and exits. A failure is printed as one sentence; with --json also as an object."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code: int | None = stage2.main(arguments, prog_name="stage2", standalone_mode=False)
+        with sigterm_interrupts():
+            code: int | None = stage2.main(arguments, prog_name="stage2", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        advice = _INTERRUPTED.get(next(iter(arguments), ""), "run the same command again")
-        click.echo(f"interrupted; {advice}", err=True)
-        code = EXIT_INTERRUPTED
-    except Stage2Error as error:
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
+        code = _fail(Failure(error.format_message(), error.exit_code), arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        cause = (error.__cause__ or KeyboardInterrupt()) if isinstance(error, click.Abort) else error
+        failure = failure_of(cause, arguments)
+        click.echo(failure.line, err=True)
+        code = _fail(failure, arguments)
     sys.exit(code or 0)
 
 
-def run_and_exit(function: Callable[[], None]) -> NoReturn:
-    """Runs `function` and exits with its exit code via os._exit, which skips over 1 s of teardown with PyTorch loaded.
-
-    With the environment variable STAGE2_NORMAL_EXIT=1 the interpreter exits normally, as coverage and profilers need.
-    """
-    code: str | int | None = 0
-    try:
-        function()
-    except SystemExit as stop:
-        code = stop.code
-    if os.environ.get("STAGE2_NORMAL_EXIT") == "1" or isinstance(code, str):  # Python prints a text
-        sys.exit(code)
-    try:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        sys.exit(code)  # Python reports the error
-    os._exit(code or 0)
+def _fail(failure: Failure, arguments: Sequence[str]) -> int:
+    if "--json" in arguments and os.environ.get("RANK", "0") == "0":
+        click.echo(json.dumps({"error": failure.sentence, "exit_code": failure.exit_code}, indent=1))
+    return failure.exit_code
 
 
 def process(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -9,6 +9,7 @@ from classify.pipeline import train
 from classify.report.html import write_report
 from classify.train.run import Run
 from configs.errors import DataError
+from configs.failures import how_to_continue
 from configs.presets import preset
 from configs.splits import JRDB_SPLIT
 from configs.train_options import TrainOptions
@@ -40,6 +41,11 @@ def run_demo(out: Path, seed: int) -> Demo:
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; delete it, or choose another --out")
+    with how_to_continue(lambda: f"; delete {out} and run the same command again", override=True):
+        return _run(out, seed)
+
+
+def _run(out: Path, seed: int) -> Demo:
     data, store = out / "data", out / "features.store"
     _log.info("Drawing a JRDB-format data set in %s", data)
     draw_dataset(data, seed=seed)

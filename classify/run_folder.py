@@ -87,7 +87,10 @@ def check_run_folder(config: ResNetStage2Config, overwrite: bool = False) -> Non
         return
     folder = RunFolder(Path(config.checkpoint_dir))
     if config.checkpoint_dir and not overwrite and folder.holds_run():
-        raise ConfigError(f"{folder.path} already holds a run; choose another --checkpoint_dir, or give --overwrite")
+        raise ConfigError(
+            f"{folder.path} already holds a run; give --resume auto to continue it, --overwrite to "
+            f"replace it, or another --checkpoint_dir"
+        )
 
 
 def open_run_folder(config: ResNetStage2Config, overwrite: bool = False, resume: bool = False) -> RunFolder:

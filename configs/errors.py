@@ -17,15 +17,17 @@ Stage2Error                 1
     ├── AccessError        74   a file of a store may not be read; it may be intact
     └── LockedError        75   another job is writing this store
 
-Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctrl-C with EXIT_INTERRUPTED. A wrong
-command line exits with 2, an unexpected error with 1 and a traceback.
+Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctrl-C with EXIT_INTERRUPTED, after SIGTERM
+with EXIT_TERMINATED. A wrong command line exits with 2, another OSError with 74, a full memory or an unexpected error
+with 1 (see `configs/failures.py`).
 """
 
 from configs.printable import printable
 
 EXIT_SKIPPED = 3  # finished, but items were skipped
 EXIT_FAULTY = 4  # `store verify` found damage
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 class Stage2Error(Exception):

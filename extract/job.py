@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
+from configs.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
@@ -26,6 +27,7 @@ from store.reader import store_info
 from store.writer import StoreWriter, open_for_writing
 
 _log = logging.getLogger("stage2")
+_KEPT = "during the extraction; finished units are kept: run the same command again to continue"
 
 
 @dataclass
@@ -119,7 +121,8 @@ def _extract_into(
                 _fail_on_skipped(unit.skipped)
         check_skip_limit(count_skipped_before_reading(units), units, config.max_skipped)
         summary.statistics.seconds["plan"] = perf_counter() - start
-        with open_for_writing(path, plan, config.update, config.remove_missing) as writer:
+        writing = open_for_writing(path, plan, config.update, config.remove_missing)
+        with how_to_continue(lambda: _KEPT), writing as writer:
             if config.retry_skipped:
                 writer.forget([number for number, unit in writer.done.items() if _has_unusable_images(unit)])
             summary.units_reused = len(writer.done)

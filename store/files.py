@@ -56,10 +56,7 @@ def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: 
         renamed = True
         fsync_folder(path.parent)
     except OSError as error:
-        raise StorageError(
-            f"could not write {path} ({error}); free some space or choose another disk, then run the same "
-            f"command again: everything written before is kept"
-        ) from error
+        raise StorageError(f"could not write {path} ({error}); free some space or choose another disk") from error
     finally:
         if not renamed:
             with suppress(OSError):

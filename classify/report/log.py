@@ -5,7 +5,7 @@ Their wording is that of the training guide, and scripts parse it.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,15 +24,14 @@ _log = logging.getLogger("stage2")
 @contextmanager
 def console(stream: TextIO) -> Iterator[None]:
     """Within the block, stage2's log lines go to `stream`, without prefix. Only rank 0 logs."""
-    with _attach(logging.StreamHandler(stream) if rank() == 0 else logging.NullHandler()):
+    with _attach(_QuietHandler(stream) if rank() == 0 else logging.NullHandler()):
         yield
 
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
     """Within the block, stage2's log lines are appended to training.log in `folder`. Only rank 0 logs."""
-    path = RunFolder(folder).log
-    with _attach(logging.FileHandler(path, encoding="utf-8") if rank() == 0 else logging.NullHandler()):
+    with _attach(_open_log(RunFolder(folder).log) if rank() == 0 else logging.NullHandler()):
         yield
 
 
@@ -42,6 +41,34 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message with unprintable characters escaped."""
         return printable(super().format(record))
+
+
+class _QuietHandler(logging.StreamHandler[TextIO]):
+    """Logging never changes the outcome of a job: a line that cannot be written is dropped."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of logging
+        """Ignores the error that `emit` is handling."""
+
+
+class _LogFile(_QuietHandler):
+    """Appends to a file. Lines are dropped while its disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("a", encoding="utf-8"))
+
+    def close(self) -> None:
+        """Closes the file."""
+        with suppress(OSError):
+            self.stream.close()
+        super().close()
+
+
+def _open_log(path: Path) -> logging.Handler:
+    try:
+        return _LogFile(path)
+    except OSError as error:
+        _log.warning("%s cannot be written (%s); the run goes on without it", path, error.strerror)
+        return logging.NullHandler()
 
 
 @contextmanager

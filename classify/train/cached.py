@@ -21,6 +21,7 @@ from classify.train.head_step import HeadState, HeadStep
 from classify.train.loop import Step, TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
 from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, spatial_of, train_runs
+from configs.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
 from store.reader import StoredFeatures
@@ -63,7 +64,7 @@ def train_cached(
     device = pick_device(config.device)
     splits = select_splits(tables, config)
     folders = [open_run_folder(one, overwrite, resume) for one in configs]
-    with ExitStack() as logs, report_out_of_memory(config.batch_size):
+    with ExitStack() as logs, report_out_of_memory(config.batch_size), resumable(folders[0].path):
         for folder in folders:
             logs.enter_context(run_log(folder.path))
         log_start(tables, splits, config)

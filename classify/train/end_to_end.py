@@ -19,6 +19,7 @@ from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
 from classify.train.run import Run, finish, log_start, prepare_data, spatial_of, train_runs
 from configs.errors import CheckpointError, DataError
+from configs.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import HEAD, names_with_role
 from extract.backbones.resnet import Backbone
@@ -60,7 +61,7 @@ def train_end_to_end(
     _check_sizes(tables, splits)
     model = _build_model(backbone, config, start)
     folder = open_run_folder(config, overwrite, resume)
-    with run_log(folder.path), report_out_of_memory(config.batch_size) as trial:
+    with run_log(folder.path), report_out_of_memory(config.batch_size) as trial, resumable(folder.path):
         log_start(tables, splits, config)
         model.to(device)
         persons = build_crop_cache(crops, tables, splits, backbone, config)

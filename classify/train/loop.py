@@ -23,6 +23,7 @@ from classify.run_folder import RunFolder
 from classify.train.cpu_settings import flush_denormals
 from classify.train.learning_rate import learning_rate
 from configs.errors import CheckpointError, Stage2Error
+from configs.failures import how_to_continue, resume_advice
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import FREE_ON_RESUME, names_with_role
@@ -48,6 +49,7 @@ class TrainingRun:
     folder: RunFolder
     log_prefix: str = ""  # "[seed 43] " if several runs share the log, which then has no lines for batches
     history: list[Record] = field(default_factory=list)  # one record an epoch
+    saved_epoch: int = 0  # the epoch of last.pth
 
     def __post_init__(self) -> None:
         self.sample_order = torch.Generator().manual_seed(self.config.seed)
@@ -96,7 +98,7 @@ def fit(
     Raises:
         Stage2Error: a loss is no longer finite.
     """
-    with flush_denormals():
+    with flush_denormals(), how_to_continue(lambda: _resume_advice(runs)):
         for run in runs:
             if warm_start and not run.history:
                 start = {"epoch": 0, "learning_rate": 0.0, "train_loss": None}
@@ -156,7 +158,12 @@ def _save(run: TrainingRun) -> None:
     if rank() == 0:
         state = {"optimizer": run.optimizer.state_dict(), "history": run.history, "random": _random_state(run)}
         save_checkpoint(run.folder.last, run.info, run.model, record, **state)
+        run.saved_epoch = int(record["epoch"])
         write_history(run.folder.metrics, run.history)
+
+
+def _resume_advice(runs: Sequence[TrainingRun]) -> str:
+    return resume_advice(runs[0].folder.path, min(run.saved_epoch for run in runs))
 
 
 def _random_state(run: TrainingRun) -> dict[str, Tensor]:
@@ -186,6 +193,7 @@ def resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
             f"or start again with --overwrite"
         ) from error
     run.history = list(checkpoint.extra["history"])
+    run.saved_epoch = run.next_epoch - 1
 
 
 def _check_same_run(saved: RunInfo, info: RunInfo) -> None:

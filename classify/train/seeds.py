@@ -10,6 +10,7 @@ from classify.report.results import write_json
 from classify.run_folder import RunFolder, open_run_folder
 from classify.train.run import Run
 from configs.errors import ConfigError
+from configs.failures import how_to_continue, resume_advice
 from configs.ranks import rank
 from configs.read_file import TENSOR_BYTES, read_file
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -41,12 +42,13 @@ def train_seeds(
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1")
     folder = open_run_folder(config, overwrite, resume)
     numbers = range(config.seed, config.seed + seeds)
-    runs = train([replace(config, seed=seed, checkpoint_dir=str(folder.path / f"seed-{seed}")) for seed in numbers])
-    best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
-    results = best.results | {"seeds": _statistics(runs, best)}
-    if rank() == 0:
-        _copy_run(RunFolder(best.folder), folder)
-        write_json(folder.results, results)
+    with how_to_continue(lambda: resume_advice(folder.path, options=f"--seeds {seeds} "), override=True):
+        runs = train([replace(config, seed=seed, checkpoint_dir=str(folder.path / f"seed-{seed}")) for seed in numbers])
+        best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
+        results = best.results | {"seeds": _statistics(runs, best)}
+        if rank() == 0:
+            _copy_run(RunFolder(best.folder), folder)
+            write_json(folder.results, results)
     return Run(folder.path, results)
 
 

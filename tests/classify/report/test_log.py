@@ -1,5 +1,6 @@
 """The log lines are those of the training guide, and go to a stream and to training.log within the block."""
 
+import errno
 import io
 import logging
 from pathlib import Path
@@ -62,3 +63,33 @@ def test_log_lines_have_no_prefix_and_end_with_the_block(tmp_path: Path) -> None
     log.info("not logged")
     assert stream.getvalue() == (tmp_path / "training.log").read_text() == "3 people\n"
     assert not log.handlers
+
+
+def test_p1_a_log_that_cannot_be_written_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log, stream = logging.getLogger("stage2"), io.StringIO()
+    with console(stream), run_log(tmp_path):
+        handler = log.handlers[-1]
+        assert isinstance(handler, logging.StreamHandler)
+        full, handler.stream = handler.stream, Full()
+        log.info("lost")
+        handler.stream = full
+        log.info("kept")
+        handler.stream = Full()
+    full.close()
+    assert (tmp_path / "training.log").read_text() == "kept\n"
+    assert stream.getvalue() == "lost\nkept\n"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_p1_a_log_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with console(stream), run_log(tmp_path / "missing"):
+        logging.getLogger("stage2").info("kept")
+    assert "training.log cannot be written" in stream.getvalue() and "kept" in stream.getvalue()
