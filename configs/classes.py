@@ -1,5 +1,6 @@
 """Pair classes, and the annotated labels that belong to each."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from configs.errors import ConfigError
@@ -38,7 +39,7 @@ def check_classes(classes: tuple[PairClass, ...]) -> None:
     names = [pair_class.name for pair_class in classes]
     labels = [label for pair_class in classes for label in pair_class.labels]
     for what, values in (("class", names), ("label", labels)):
-        repeated = sorted({value for value in values if values.count(value) > 1})
+        repeated = sorted(value for value, count in Counter(values).items() if count > 1)
         if repeated:
             raise ConfigError(f"[classes] lists the {what} {repeated[0]!r} twice; list it once")
     for pair_class in classes:

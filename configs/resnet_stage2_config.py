@@ -12,6 +12,7 @@ BACKBONES = ("resnet18", "resnet34", "resnet50", "hog")
 FUSIONS = ("concat", "bilinear", "add")
 BATCHNORMS = ("frozen", "train")
 BALANCES = ("none", "loss", "sampler")
+MAX_LABELS = 100_000  # of all classes together
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -198,6 +199,10 @@ class ResNetStage2Config:
 
 
 def _classes(value: object) -> tuple[PairClass, ...]:
+    # One list may be there many times, so the labels are counted before they are looked at.
+    count = sum(len(item) for item in value.values() if isinstance(item, list)) if isinstance(value, dict) else 0
+    if count > MAX_LABELS:
+        raise ConfigError(f"[classes] has {count:,} labels; at most {MAX_LABELS:,} are possible")
     if not isinstance(value, dict) or not all(_is_names(labels) for labels in value.values()):
         raise ConfigError('[classes] must map class names to lists of labels: "Talking" = ["conversation"]')
     return tuple(PairClass(str(name), tuple(labels)) for name, labels in value.items())

@@ -3,6 +3,7 @@
 Splits are by scene, because neighbouring frames of a scene are nearly identical.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -32,7 +33,7 @@ class SceneSplit:
                 )
         for name in SPLIT_NAMES:
             scenes = self.scenes(name)
-            repeated = sorted({scene for scene in scenes if scenes.count(scene) > 1})
+            repeated = sorted(scene for scene, count in Counter(scenes).items() if count > 1)
             if repeated:
                 raise SplitError(f"the {name} split lists {', '.join(repeated)} twice; list each scene once")
 

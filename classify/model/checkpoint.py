@@ -15,6 +15,7 @@ from classify.model.head import Stage2Model, build_head
 from configs.errors import CheckpointError, Stage2Error
 from configs.read_file import TENSOR_BYTES, read_file
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.schema import Schema, check_document
 from extract.backbones.tensor_file import parse_tensor_file
 from store.files import publish
 
@@ -25,21 +26,21 @@ State = dict[str, Tensor]
 # zipfile raises these on damaged archives, and parse_tensor_file on files that are not checkpoints
 _BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError, OverflowError, struct.error)
 
-_FIELDS: dict[str, type] = {
+_FIELDS: dict[str, Schema] = {
     "format": int,
     "kind": str,
     "config": dict,
-    "classes": list,
+    "classes": [str],
     "feature_dim": int,
-    "backbone": dict,
+    "backbone": {str: (str, int, float, bool, None)},
     "store_fingerprint": str,
-    "class_weight": list,
-    "data": dict,
+    "class_weight": [float],
+    "data": {str: str},
     "model": dict,
     "epoch": int,
     "metrics": dict,
 }
-_RESUME_FIELDS: dict[str, type] = {"optimizer": dict, "history": list, "random": dict}
+_RESUME_FIELDS: dict[str, Schema] = {"optimizer": dict, "history": list, "random": dict}
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,7 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     """
     content = {"data": {}} | _read_content(path)  # earlier versions did not write `data`
     fields = _FIELDS | (_RESUME_FIELDS if resume else {})
-    for name, kind in fields.items():
-        if type(content.get(name)) is not kind:
-            actual = type(content[name]).__name__ if name in content else "missing"
-            raise CheckpointError(f"{path}: {name} is {actual}, not {kind.__name__}; this is not such a checkpoint")
+    check_document(path, content, fields, CheckpointError, "this is not such a checkpoint")
     unknown = sorted(str(name) for name in set(content) - set(fields))
     if unknown:
         raise CheckpointError(f"{path} has the unexpected field {unknown[0]}; this is not such a checkpoint")

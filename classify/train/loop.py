@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import PairBatch, Source
-from classify.evaluate.history import Record, best_record, epochs_without_improvement, write_history
+from classify.evaluate.history import Record, best_record, check_history, epochs_without_improvement, write_history
 from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, save_checkpoint
 from classify.model.head import Stage2Model
@@ -180,6 +180,7 @@ def resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
     """
     _check_same_run(checkpoint.info, run.info)
     load_state(run.model, checkpoint.model, run.folder.last.name)
+    check_history(run.folder.last, checkpoint.extra["history"], checkpoint.epoch)
     random: dict[str, Any] = checkpoint.extra["random"]
     try:
         run.optimizer.load_state_dict(checkpoint.extra["optimizer"])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes, class_of
 from configs.errors import ConfigError, SplitError
+from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import JRDB_SPLIT, SPLIT_NAMES, SceneSplit
 
 SCENES = st.lists(st.sampled_from("abcdef"), max_size=4).map(tuple)
@@ -63,3 +64,20 @@ def test_the_first_class_with_any_of_the_labels_counts() -> None:
 def test_unusable_classes_are_refused(classes: tuple[PairClass, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_classes(classes)
+
+
+@pytest.mark.timeout(20)
+def test_h1_many_labels_are_refused_before_they_are_copied() -> None:
+    """A checkpoint can name the same list for many classes, which takes no space in the file."""
+    labels = [str(number) for number in range(50_000)]
+    with pytest.raises(ConfigError, match="at most 100,000 are possible"):
+        ResNetStage2Config.from_dict({"classes": {str(number): labels for number in range(50_000)}})
+
+
+@pytest.mark.timeout(20)
+def test_h5_repeated_labels_and_scenes_are_found_in_linear_time() -> None:
+    names = tuple(str(number) for number in range(60_000))
+    with pytest.raises(ConfigError, match="lists the label '7' twice"):
+        check_classes((PairClass("a", (*names, "7")),))
+    with pytest.raises(SplitError, match="lists 7 twice"):
+        SceneSplit((*names, "7"), ("v",), ("t",))

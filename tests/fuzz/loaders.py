@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.errors import Stage2Error
 
@@ -121,6 +122,95 @@ def configurations(folder: Path) -> Loader:
     return Loader(path, lambda: ResNetStage2Config.from_dict(read_toml(path)), (text,))
 
 
+def packed_files(folder: Path) -> Loader:
+    """A packed store whose header is changed too."""
+    from store.pack import pack_store
+    from store.reader import load_store
+    from tests.faults.damage import make_store
+
+    path = folder / "a.h5"
+    pack_store(make_store(folder / "finished.store"), path)
+    return Loader(path, lambda: load_store(path), (path.read_bytes(),))
+
+
+HISTORY = [
+    {
+        "epoch": epoch,
+        "learning_rate": 1e-3,
+        "train_loss": 1.5,
+        "val_loss": 1.25,
+        "val_accuracy": 0.5,
+        "val_mpca": 0.5,
+        "val_classes_present": 2,
+        "val_per_class_accuracy": [0.5, 0.5, None],
+    }
+    for epoch in (1, 2)
+]
+
+
+def histories(folder: Path) -> Loader:
+    """The history in last.pth, as JSON text that is put into a checkpoint with valid checksums."""
+    from classify.evaluate.history import best_record, check_history, epochs_without_improvement
+
+    path = folder / "history.json"
+
+    def load() -> object:
+        try:
+            history = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise Stage2Error("not JSON") from error
+        check_history(path, history, 2)
+        return best_record(history), epochs_without_improvement(history)
+
+    return Loader(path, load, (json.dumps(HISTORY).encode(),))
+
+
+def finished_results() -> dict[str, Any]:
+    """The content of a final_results.json."""
+    from classify.model.checkpoint import CACHED, RunInfo
+    from classify.report.results import build_results
+    from tests.factories import small_config
+
+    info = RunInfo(CACHED, small_config(), 8, {"name": "tiny"}, "f", (0.5, 1.0, 1.5))
+    test = {
+        **{"accuracy": 0.5, "mpca": 0.5, "per_class_accuracy": [0.5, None, 0.25], "classes_present": 2, "pairs": 9},
+        **{"confusion_matrix": [[1, 1, 0], [0, 0, 0], [2, 4, 1]], "loss": 1.0},
+    }
+    baselines = {name: {"accuracy": 0.5, "mpca": 0.5} for name in ("majority", "spatial_only", "knn")}
+    results = build_results(info, HISTORY, test, baselines, {"train": 1.0, "extract": 2.0})
+    return results | {"pairs_per_class": {"train": [1, 2, 3], "val": [1, 0, 1], "test": [2, 0, 7]}}
+
+
+def results(folder: Path) -> Loader:
+    """final_results.json, from which a report is written."""
+    from classify.report.html import write_report
+
+    text = json.dumps(finished_results())
+    return Loader(folder / "final_results.json", lambda: write_report(folder, folder / "r.html"), (text.encode(),))
+
+
+def rows(folder: Path) -> Loader:
+    """compare_row.json, from which the table of a comparison is made."""
+    from classify.experiments.compare import compare_markdown
+    from classify.experiments.finished_row import load_finished
+
+    row = {
+        **{"model": "hog", "mode": "cached", "val_accuracy": 0.5, "val_mpca": 0.5, "test_accuracy": 0.5},
+        **{"test_mpca": 0.5, "epochs": 2, "seconds_train": 1.0, "seconds_extract": 2.0, "extract_resumed": False},
+        **{"peak_memory": 2**30, "memory": "process", "zero_share": 0.25, "run": "out/hog_cached"},
+    }
+    path = folder / "compare_row.json"
+
+    def load() -> object:
+        finished = load_finished(path, "k", "hog", "cached")
+        if finished is None:
+            return None
+        names = ("baselines", "classes", "pairs_per_class")
+        return compare_markdown({"rows": [finished["row"]]} | {name: finished["results"][name] for name in names})
+
+    return Loader(path, load, (json.dumps({"key": "k", "row": row, "results": finished_results()}).encode(),))
+
+
 LOADERS = {
     "annotations": annotations,
     "shards": shards,
@@ -129,4 +219,8 @@ LOADERS = {
     "checkpoints": checkpoints,
     "tensor_files": tensor_files,
     "configurations": configurations,
+    "packed_files": packed_files,
+    "histories": histories,
+    "results": results,
+    "rows": rows,
 }
