@@ -15,9 +15,9 @@ import click
 from configs import options, presets
 from configs.errors import EXIT_FAULTY, EXIT_SKIPPED
 from configs.extraction_config import ExtractionConfig
-from configs.failures import Failure, failure_of, sigterm_interrupts
 from configs.printable import printable_lines
-from configs.process import run_and_exit
+from configs.process.failures import Failure, failure_of, sigterm_interrupts
+from configs.process.streams import run_and_exit
 from configs.ranks import rank
 from configs.settings import from_options
 from configs.train_options import TrainOptions

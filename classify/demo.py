@@ -9,8 +9,8 @@ from classify.pipeline import train
 from classify.report.html import write_report
 from classify.train.run import Run
 from configs.errors import DataError
-from configs.failures import how_to_continue
 from configs.presets import preset
+from configs.process.failures import how_to_continue
 from configs.splits import JRDB_SPLIT
 from configs.train_options import TrainOptions
 from extract.annotations.jrdb import IMAGES, scene_names

@@ -19,7 +19,7 @@ Stage2Error                 1
 
 Without an error, a command exits with 0, EXIT_SKIPPED or EXIT_FAULTY; after Ctrl-C with EXIT_INTERRUPTED, after SIGTERM
 with EXIT_TERMINATED. A wrong command line exits with 2, another OSError with 74, a full memory or an unexpected error
-with 1 (see `configs/failures.py`).
+with 1 (see `configs/process/failures.py`).
 """
 
 from configs.printable import printable

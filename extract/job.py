@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
-from configs.failures import how_to_continue
+from configs.process.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device

@@ -21,7 +21,7 @@ from classify.train.head_step import HeadState, HeadStep
 from classify.train.loop import Step, TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
 from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, spatial_of, train_runs
-from configs.failures import resumable
+from configs.process.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
 from store.reader import StoredFeatures

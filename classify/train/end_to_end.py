@@ -19,7 +19,7 @@ from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
 from classify.train.run import Run, finish, log_start, prepare_data, spatial_of, train_runs
 from configs.errors import CheckpointError, DataError
-from configs.failures import resumable
+from configs.process.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import HEAD, names_with_role
 from extract.backbones.resnet import Backbone

@@ -23,7 +23,7 @@ from classify.run_folder import RunFolder
 from classify.train.cpu_settings import flush_denormals
 from classify.train.learning_rate import learning_rate
 from configs.errors import CheckpointError, Stage2Error
-from configs.failures import how_to_continue, resume_advice
+from configs.process.failures import how_to_continue, resume_advice
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import FREE_ON_RESUME, names_with_role

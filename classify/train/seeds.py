@@ -10,7 +10,7 @@ from classify.report.results import write_json
 from classify.run_folder import RunFolder, open_run_folder
 from classify.train.run import Run
 from configs.errors import ConfigError
-from configs.failures import how_to_continue, resume_advice
+from configs.process.failures import how_to_continue, resume_advice
 from configs.ranks import rank
 from configs.read_file import TENSOR_BYTES, read_file
 from configs.resnet_stage2_config import ResNetStage2Config

@@ -135,7 +135,7 @@ def test_p2_a_job_that_fails_keeps_its_exit_code_without_streams(tmp_path: Path)
 
 def test_p2_a_closed_descriptor_is_not_given_to_another_file(tmp_path: Path) -> None:
     code = f"import os; file = open({str(tmp_path / 'mine')!r}, 'w'); os.write(1, b'not mine'); file.close()"
-    text = f"from configs.process import run_and_exit\ndef main():\n    {code}\nrun_and_exit(main)"
+    text = f"from configs.process.streams import run_and_exit\ndef main():\n    {code}\nrun_and_exit(main)"
     command = shlex.join([sys.executable, "-c", text])
     subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"], cwd=ROOT, check=True)
     assert (tmp_path / "mine").read_text() == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ConfigError, LockedError, StorageError
-from configs.failures import (
+from configs.process.failures import (
     TerminatedError,
     failure_of,
     how_to_continue,
