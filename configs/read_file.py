@@ -26,7 +26,12 @@ _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOME
 
 
 def open_file(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
-    """Opens the regular file `path` for reading; close it, or use it in a `with` block.
+    """As `open_descriptor`, but returns a file; close it, or use it in a `with` block."""
+    return os.fdopen(open_descriptor(path, follow_links=follow_links), "rb")
+
+
+def open_descriptor(path: Path, *, follow_links: bool = True) -> int:
+    """Opens the regular file `path` for reading and returns its descriptor, which the caller closes.
 
     Args:
         follow_links: False to refuse `path` if it is a link itself; links among its folders are followed.
@@ -48,10 +53,10 @@ def open_file(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def read_file(path: Path, *, max_bytes: int, follow_links: bool = True) -> bytes:

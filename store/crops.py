@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import IntegrityError, MismatchError, StoreError
-from configs.read_file import open_file
+from configs.read_file import open_descriptor
 from store.format.manifest import Manifest
 from store.format.paths import REPAIR, StorePaths
 from store.format.recipe import CROPS, PIXEL_DTYPE, value_differences
@@ -71,10 +71,13 @@ class Crops:
 
     def _read(self, unit: int, rows: Ints, crops: list[NDArray[np.uint8]]) -> None:
         try:
-            with open_file(self._files[unit]) as file:
+            file = open_descriptor(self._files[unit])
+            try:
                 for row, crop in zip(rows.tolist(), crops, strict=True):
-                    if os.preadv(file.fileno(), [crop.data], self._offsets[unit] + row * self._dim) != self._dim:
+                    if os.preadv(file, [crop.data], self._offsets[unit] + row * self._dim) != self._dim:
                         raise OSError("the file has become shorter")
+            finally:
+                os.close(file)
         except OSError as error:
             raise unreadable(self._files[unit], error, REPAIR) from error
 

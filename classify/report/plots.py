@@ -10,6 +10,7 @@ import numpy as np
 
 from classify.evaluate.history import Record, best_record
 from classify.run_folder import RunFolder
+from configs.printable import printable
 from store.files import publish
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def confusion_figure(results: dict[str, Any]) -> "Figure":
     from matplotlib.figure import Figure
 
     counts = np.array(results["test_confusion_matrix"])  # (C, C)
-    names = [name.replace(" ", "\n", 1) for name in results["classes"]]
+    # a dollar sign would start a formula
+    names = [printable(name).replace("$", r"\$").replace(" ", "\n", 1) for name in results["classes"]]
     size = 2.6 + 1.15 * len(names)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
