@@ -34,7 +34,8 @@ _NAMES = re.compile(
     r"collections (OrderedDict|Counter)|(builtins|__builtin__) (set|complex)|"
     r"torch (Size|device|bool|bfloat16|(?!Untyped|Typed)\w+Storage|(u?int|float|complex)\d\w*)|"
     r"torch\.nn\.parameter Parameter|torch\.serialization _get_layout|"
-    r"torch\._utils _rebuild_(parameter|tensor|tensor_v2|tensor_v3|sparse_tensor|meta_tensor_no_storage)"
+    r"torch\._utils _rebuild_(parameter|tensor|tensor_v2|tensor_v3|sparse_tensor|meta_tensor_no_storage)|"
+    r"torch\._utils _rebuild_parameter_with_state|torch\._tensor _rebuild_from_type_v2"
 )
 
 

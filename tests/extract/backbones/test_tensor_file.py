@@ -122,6 +122,8 @@ def test_what_people_save_is_read() -> None:
     model(torch.rand(4, 3)).sum().backward()
     optimizer.step()
     flat = torch.arange(10.0)
+    with_attribute = nn.Parameter(torch.ones(2))
+    with_attribute.note = "x"
     content = {
         "model": OrderedDict(model.state_dict()),
         "parameters": dict(model.named_parameters()),
@@ -129,6 +131,7 @@ def test_what_people_save_is_read() -> None:
         "views": [flat[:5], flat[5:], flat[::2]],
         "half": torch.zeros(3, dtype=torch.bfloat16),
         "empty": torch.empty(0),
+        "with attribute": with_attribute,
         "seed": 2**63 - 1,
         "plain": [1, 2.5, None, True, "text", (1, 2), {1, 2}, torch.float32, torch.Size([1])],
     }
@@ -136,6 +139,7 @@ def test_what_people_save_is_read() -> None:
         loaded = parse_tensor_file(saved(content, zipped))
         assert torch.equal(loaded["views"][2], flat[::2])
         assert loaded["seed"] == 2**63 - 1
+        assert torch.equal(loaded["with attribute"], with_attribute)
         assert torch.equal(loaded["model"]["0.weight"], model[0].weight)
         assert loaded["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
 
