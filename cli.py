@@ -104,7 +104,7 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
         metrics = evaluate_on_store(run_folder, store, given["split"], given["device"])
     else:
         assert data_path is not None
-        metrics = evaluate_on_images(run_folder, data_path, given["split"], given["device"], given["weights"])
+        metrics = evaluate_on_images(run_folder, data_path, **given)
     _print(metrics, as_json, metrics_text)
 
 
@@ -208,13 +208,13 @@ def info(path: Path, as_json: bool) -> None:
 
 @store_group.command()
 @options.store_path
-@options.as_json
-def verify(path: Path, as_json: bool) -> int:
-    """Check every byte of a store against checksums, plan and recipe; exit code 4 if it is damaged."""
+@options.verify
+def verify(path: Path, data_path: Path | None, as_json: bool) -> int:
+    """Check every byte of a store, and with --data_path its data; exit code 4 if something is wrong."""
+    from extract.verify_data import verify as run
     from store.describe import verify_text
-    from store.verify import verify as run
 
-    result = run(path).to_dict()
+    result = run(path, data_path).to_dict()
     _print(result, as_json, verify_text)
     return 0 if result["sound"] else EXIT_FAULTY
 

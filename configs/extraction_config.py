@@ -26,6 +26,7 @@ class ExtractionConfig:
     weights: str = shared(ResNetStage2Config, "weights")
     crop_size: int = shared(ResNetStage2Config, "crop_size")
     frame_interval: int = shared(ResNetStage2Config, "frame_interval")
+    panorama: str = shared(ResNetStage2Config, "panorama")
     persons: str = setting("all", choices=PERSONS, help="Extract all people, or only the people in annotated pairs.")
     views: int = setting(1, low=1, high=2, help="1: each crop; 2: also its mirror image.")
     dtype: str = setting("float16", choices=DTYPES, help="Number type of the stored features.")

@@ -73,6 +73,7 @@ run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_ty
 run_weights = click.option(
     "--weights", default="", show_default=False, help="The weights file of the run's backbone, if it was moved."
 )
+run_panorama = option(ResNetStage2Config, "panorama", default=None, show_default="the run's")
 device = option(ExtractionConfig, "device")
 store_path = click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
 
@@ -83,7 +84,7 @@ train = stack(
     options(ResNetStage2Config, ("backbone_name", "visual_feature_dim", "fusion_strategy", "freeze_backbone")),
     options(ResNetStage2Config, ("weights", "crop_size", "epochs", "batch_size", "learning_rate", "weight_decay")),
     options(ResNetStage2Config, ("balance", "use_geometric", "use_scene_context")),
-    options(ResNetStage2Config, ("data_path", "frame_interval", "num_workers")),
+    options(ResNetStage2Config, ("data_path", "frame_interval", "panorama", "num_workers")),
     options(TrainOptions, ("max_skipped", "store")),
     options(ResNetStage2Config, ("feature_memory", "checkpoint_dir")),
     options(TrainOptions, ("overwrite",)),
@@ -120,7 +121,7 @@ compare = stack(
         help="Weights of the ResNets: imagenet, random, or a checkpoint file.",
     ),
     options(ResNetStage2Config, ("crop_size", "epochs", "batch_size", "learning_rate"), **_OF_PRESET),
-    options(ResNetStage2Config, ("seed", "frame_interval", "num_workers", "device"), **_OF_PRESET),
+    options(ResNetStage2Config, ("seed", "frame_interval", "panorama", "num_workers", "device"), **_OF_PRESET),
     options(TrainOptions, ("max_skipped",)),
     config_file,
     as_json,
@@ -130,6 +131,7 @@ evaluate = stack(
     path_option("store", "Evaluate on this feature store."),
     path_option("data_path", "Evaluate on the images of this JRDB-format folder."),
     click.option("--split", type=click.Choice(SPLIT_NAMES), default="test", help="Split to evaluate on."),
+    run_panorama,
     run_weights,
     device,
     as_json,
@@ -148,6 +150,7 @@ predict = stack(
     path_option("draw", "Folder for images with the predictions drawn in."),
     option(ExtractionConfig, "frame_interval"),
     click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated."),
+    run_panorama,
     run_weights,
     device,
     as_json,
@@ -177,6 +180,10 @@ synth = stack(
     click.option("--people", default=18, help="Approximate number of people per frame."),
     click.option("--seed", default=0, help="Seed of all random numbers."),
     path_option("labels", "Draw panoramas that match the annotations in this folder."),
+)
+
+verify = stack(
+    path_option("data_path", "JRDB-format folder; also reads every image and compares it with the store."), as_json
 )
 
 repair = stack(

@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
 from configs.errors import ConfigError
+from configs.panorama import AUTO, PANORAMA
 from configs.settings import FREE_ON_RESUME, HEAD, MACHINE, TRAINING, check, check_name, setting
 from configs.splits import JRDB_SPLIT, SPLIT_NAMES, SceneSplit
 
@@ -126,6 +127,11 @@ class ResNetStage2Config:
         "../dataset", roles=(FREE_ON_RESUME, MACHINE), help="JRDB-format folder with images/ and labels/."
     )
     frame_interval: int = setting(1, low=1, high=1_000_000, help="Use every N-th annotated frame of a scene.")
+    panorama: str = setting(
+        AUTO,
+        choices=PANORAMA,
+        help="Whether the left and right edges of an image touch; auto: if it is at least 4 times as wide as high.",
+    )
     num_workers: int = setting(
         4,
         low=0,

@@ -34,6 +34,11 @@ def check_document(path: Path, value: object, schema: Schema, error: type[Stage2
         raise error(f"{path}: {printable(problem)}; {remedy}")
 
 
+def fits(value: object, schema: Schema) -> bool:
+    """Whether `value` fits `schema`."""
+    return not _problem(value, schema, "")
+
+
 def _problem(value: Any, schema: Schema, field: str) -> str:
     """The first way in which `value` does not fit; "" if it does."""
     if isinstance(schema, tuple):

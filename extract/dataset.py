@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.panorama import AUTO
 from extract.annotations.jrdb import IMAGES, image_path, scene_names
 from extract.images.crops import boxes_outside
 from extract.images.read import FrameError, frame_size
@@ -29,8 +30,8 @@ class Dataset:
     image_paths: list[Path]  # (F,)
 
 
-def read_dataset(data_path: Path, selection: Selection, max_skipped: float) -> Dataset:
-    """Reads all annotations and the header of each image.
+def read_dataset(data_path: Path, selection: Selection, max_skipped: float, panorama: str = AUTO) -> Dataset:
+    """Reads all annotations and the header of each image; `panorama` as in `configs.panorama.edges_touch`.
 
     Raises:
         DataError: the annotations cannot be read.
@@ -39,19 +40,21 @@ def read_dataset(data_path: Path, selection: Selection, max_skipped: float) -> D
     units = plan_units(data_path, selection)
     check_skip_limit(count_skipped_before_reading(units), units, max_skipped)
     no_features = np.empty((0, 0), np.float32)
-    shards = [assemble_shard(unit, _read_headers(data_path, unit), no_features, None) for unit in units]
+    shards = [
+        assemble_shard(unit, _read_headers(data_path, unit, panorama), no_features, None, panorama) for unit in units
+    ]
     check_skip_limit(count_skipped(item for shard in shards for item in shard.skipped), units, max_skipped)
     tables = join_tables(tuple(scene_names(data_path)), shards)
     names = zip(tables.frame_scene, tables.frame_name, strict=True)
     return Dataset(tables, [image_path(data_path, tables.scenes[scene], str(name)) for scene, name in names])
 
 
-def _read_headers(data_path: Path, unit: PlannedUnit) -> list[PreparedFrame]:
+def _read_headers(data_path: Path, unit: PlannedUnit, panorama: str) -> list[PreparedFrame]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(partial(_read_header, data_path, unit), range(unit.frames)))
+        return list(pool.map(partial(_read_header, data_path, unit, panorama), range(unit.frames)))
 
 
-def _read_header(data_path: Path, unit: PlannedUnit, frame: int) -> PreparedFrame:
+def _read_header(data_path: Path, unit: PlannedUnit, panorama: str, frame: int) -> PreparedFrame:
     """`prepare_frame` without decoding: reads only the image's size."""
     boxes = unit.boxes_in(frame)
     try:
@@ -59,4 +62,4 @@ def _read_header(data_path: Path, unit: PlannedUnit, frame: int) -> PreparedFram
         size = frame_size(path, data_path / IMAGES)
     except FrameError as error:
         return unusable_frame(error.reason, str(error), len(boxes))
-    return frame_without_crops(boxes_outside(boxes, *size), size=size)
+    return frame_without_crops(boxes_outside(boxes, *size, panorama), size=size)

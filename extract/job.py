@@ -12,17 +12,18 @@ from configs.process.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
+from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.assemble import assemble_from_features
 from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
 from extract.units.skips import check_skip_limit, count_skipped_before_reading, count_skipped_in_store
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.find import find_store, is_finished
+from store.find import STORES, find_store, is_covered, is_finished
 from store.format.manifest import Manifest, Selection, Unit
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
-from store.open import is_packed, read_complete_manifest
+from store.open import is_packed, is_store, read_complete_manifest, read_manifest
 from store.reader import store_info
 from store.writer import StoreWriter, open_for_writing
 
@@ -62,15 +63,33 @@ def extract_with(
     config: ExtractionConfig, loaded: LoadedBackbone, *, unit_size: UnitSize = DEFAULT_UNIT_SIZE
 ) -> ExtractionSummary:
     """`extract` with a backbone that is already loaded. Raises the same errors."""
-    requested = requested_manifest(config, loaded)
-    path = Path(config.store) if config.store else find_store(requested)
+    identities = ImageIdentities([Path(config.store)] if config.store else STORES.glob("*.store"))
+    path, requested = _find_or_name(config, loaded, identities)
     if config.crops and is_packed(path):
         raise StoreError(f"{path} is a packed file, which cannot contain crops; name a folder with --store")
-    summary = _extract_into(path, requested, config, loaded, unit_size)
+    summary = _extract_into(path, requested, config, loaded, unit_size, identities)
     if config.crops:
         config = crop_config(config, read_complete_manifest(path).selection)
-        summary.crops = _extract_into(path / CROPS, requested_manifest(config, None), config, None, unit_size)
+        crops = requested_manifest(config, None, identities)
+        summary.crops = _extract_into(path / CROPS, crops, config, None, unit_size, identities)
+    identities.save(path)
     return summary
+
+
+def _find_or_name(
+    config: ExtractionConfig, loaded: LoadedBackbone, identities: ImageIdentities
+) -> tuple[Path, Manifest]:
+    """Returns the store to write or reuse, and the manifest that it must have. The cache may only save work:
+
+    if no store fits the data as the cache knows it, the images are read.
+    """
+    requested = requested_manifest(config, loaded, identities)
+    path = Path(config.store) if config.store else find_store(requested)
+    if is_covered(path, requested):
+        return path, requested
+    identities.distrust_cache()
+    requested = requested_manifest(config, loaded, identities)
+    return Path(config.store) if config.store else find_store(requested), requested
 
 
 def crop_config(config: ExtractionConfig, selection: Selection) -> ExtractionConfig:
@@ -79,35 +98,48 @@ def crop_config(config: ExtractionConfig, selection: Selection) -> ExtractionCon
     return replace(config, frame_interval=interval, persons=persons, views=1, device="cpu", precision="float32")
 
 
-def requested_manifest(config: ExtractionConfig, loaded: LoadedBackbone | None) -> Manifest:
+def requested_manifest(
+    config: ExtractionConfig, loaded: LoadedBackbone | None, identities: ImageIdentities | None = None
+) -> Manifest:
     """Returns the manifest, without units, of the store that `config` describes.
 
     Args:
         loaded: the backbone; None for a store of crops.
+        identities: of the images, if some are known already; otherwise every image is read.
 
     Raises:
         DataError: the data cannot be read.
     """
     if loaded is None:
-        recipe, source = crop_recipe(config.crop_size), NONE
+        recipe, source = crop_recipe(config.crop_size, config.panorama), NONE
     else:
-        recipe = feature_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision)
+        recipe = feature_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision, config.panorama)
         source = loaded.source
     selection = Selection(config.frame_interval, config.persons)
-    return Manifest(recipe, selection, scene_digests(Path(config.data_path)), (), source)
+    return Manifest(recipe, selection, scene_digests(Path(config.data_path), identities), (), source)
 
 
 def plan_manifest(
-    config: ExtractionConfig, requested: Manifest, unit_size: UnitSize
+    config: ExtractionConfig, requested: Manifest, unit_size: UnitSize, identities: ImageIdentities
 ) -> tuple[list[PlannedUnit], Manifest]:
-    """Plans the units of `requested`; returns them and the manifest that lists them. Raises DataError."""
-    crops = unit_size.crops_for(requested.recipe)
-    units = plan_units(Path(config.data_path), requested.selection, crops=crops)
-    return units, replace(requested, units=tuple(manifest_entry(unit, requested.recipe) for unit in units))
+    """Plans the units of `requested`; returns them and the manifest that lists them. Raises DataError.
+
+    Every image is read, unless `identities` has read it already: what is computed never depends on a cache.
+    """
+    identities.distrust_cache()
+    data_path, crops = Path(config.data_path), unit_size.crops_for(requested.recipe)
+    units = plan_units(data_path, requested.selection, crops=crops, identities=identities)
+    entries = tuple(manifest_entry(unit, requested.recipe) for unit in units)
+    return units, replace(requested, scenes=scene_digests(data_path, identities), units=entries)
 
 
 def _extract_into(
-    path: Path, requested: Manifest, config: ExtractionConfig, loaded: LoadedBackbone | None, unit_size: UnitSize
+    path: Path,
+    requested: Manifest,
+    config: ExtractionConfig,
+    loaded: LoadedBackbone | None,
+    unit_size: UnitSize,
+    identities: ImageIdentities,
 ) -> ExtractionSummary:
     """Writes the store at `path` unless it is finished; `loaded` is None for a store of crops."""
     start = perf_counter()
@@ -115,13 +147,14 @@ def _extract_into(
     if not config.retry_skipped and is_finished(path, requested):
         summary.units_reused = int(store_info(path)["units"])
     else:
-        units, plan = plan_manifest(config, requested, unit_size)
+        units, plan = plan_manifest(config, requested, unit_size, identities)
         if config.on_error == "fail":
             for unit in units:
                 _fail_on_skipped(unit.skipped)
         check_skip_limit(count_skipped_before_reading(units), units, config.max_skipped)
         summary.statistics.seconds["plan"] = perf_counter() - start
-        writing = open_for_writing(path, plan, config.update, config.remove_missing)
+        update = config.update or (config.retry_skipped and _has_only_repaired_images(path, plan))
+        writing = open_for_writing(path, plan, update, config.remove_missing)
         with how_to_continue(lambda: _KEPT), writing as writer:
             if config.retry_skipped:
                 writer.forget([number for number, unit in writer.done.items() if _has_unusable_images(unit)])
@@ -138,7 +171,7 @@ def _reuse_features(writer: StoreWriter, units: list[PlannedUnit]) -> None:
     for number in writer.pending:
         old = writer.features_of(writer.plan.units[number])
         if old is not None:
-            writer.commit(number, assemble_from_features(units[number], old))
+            writer.commit(number, assemble_from_features(units[number], old, writer.plan.recipe.panorama))
 
 
 def _compute_pending(
@@ -161,6 +194,19 @@ def _compute_pending(
             statistics.seconds["write"] += perf_counter() - start
             check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
     check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
+
+
+def _has_only_repaired_images(path: Path, plan: Manifest) -> bool:
+    """Whether the data differs from that of the store at `path` only in images of scenes with unusable images."""
+    if not is_store(path):
+        return False
+    old = read_manifest(path)
+    unusable = {unit.scene for unit in old.units if _has_unusable_images(unit)}
+    same_scenes = old.scenes.keys() == plan.scenes.keys()
+    return same_scenes and all(
+        scene == plan.scenes[name] or (name in unusable and scene.labels == plan.scenes[name].labels)
+        for name, scene in old.scenes.items()
+    )
 
 
 def _has_unusable_images(unit: Unit) -> bool:

@@ -1,11 +1,10 @@
 """Rebuilds a lost STORE.json from the shards, which contain their recipe, and the original data."""
 
+import json
 import math
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,12 +13,13 @@ from configs.extraction_config import PERSONS
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.hog import HOG
 from extract.backbones.weights import IMAGENET, NONE, RANDOM, LoadedBackbone, load_backbone
+from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize, manifest_entry, plan_units
 from store.files import exclusive_lock, translate_os_errors
 from store.format.manifest import Manifest, Selection, Unit, write_manifest
 from store.format.paths import StorePaths
-from store.format.recipe import Recipe, recipe_differences
+from store.format.recipe import FIRST_FORMAT, Recipe, recipe_differences
 from store.format.shard_file import read_shard
 
 
@@ -37,9 +37,10 @@ def rebuild_manifest(store: Path, data_path: Path, weights: str = "", unit_size:
     """
     origin = _read_origin(store)
     loaded = _find_backbone(origin.recipe, weights)
-    selection, units = _find_selection(origin, data_path, unit_size)
+    identities = ImageIdentities()
+    selection, units = _find_selection(origin, data_path, unit_size, identities)
     source = NONE if loaded is None else loaded.source
-    plan = Manifest(origin.recipe, selection, scene_digests(data_path), units, source)
+    plan = Manifest(origin.recipe, selection, scene_digests(data_path, identities), units, source)
     paths = StorePaths(store)
     with exclusive_lock(paths.lock), translate_os_errors(store):
         paths.temporary.mkdir(exist_ok=True)
@@ -75,30 +76,30 @@ def _read_origin(store: Path) -> _Origin:
     return _Origin(_parse_recipe(recipes.pop(), store), frozenset(digests), frame_step)
 
 
-_PARSE: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float}
-
-
 def _parse_recipe(text: str, store: Path) -> Recipe:
-    """Parses the text of a shard's recipe attribute, which `store.format.units.shard_attributes` writes."""
-    pattern = "; ".join(f"{item.name}=(.*)" for item in fields(Recipe))
+    """Parses a shard's recipe attribute, which `store.format.units.shard_recipe` writes."""
+    if text.endswith(f"format={FIRST_FORMAT}"):
+        raise IntegrityError(
+            f"the shards of {store} have format {FIRST_FORMAT}, for which STORE.json cannot be rebuilt; extract into "
+            f"another --store"
+        )
     try:
-        values = re.fullmatch(pattern, text)
-        if values is None:
-            raise ValueError(text)
-        return Recipe(*(_PARSE[item.type](value) for item, value in zip(fields(Recipe), values.groups(), strict=True)))
-    except ValueError as error:
+        return Recipe.from_dict(json.loads(text))
+    except (ValueError, RecursionError, IntegrityError) as error:
         raise IntegrityError(f"the shards of {store} have an unknown recipe; extract into another --store") from error
 
 
 def _find_backbone(recipe: Recipe, weights: str) -> LoadedBackbone | None:
     """Returns the backbone of `recipe`, None for crops. Raises MismatchError if no available weights match."""
-    if recipe == crop_recipe(recipe.crop_size):
+    if recipe == crop_recipe(recipe.crop_size, recipe.panorama):
         return None
     candidates = [weights] if weights else [NONE] if recipe.backbone == HOG else [RANDOM, IMAGENET]
     differences = []
     for name in candidates:
         loaded = load_backbone(recipe.backbone, name)
-        candidate = feature_recipe(loaded, recipe.crop_size, recipe.dtype, recipe.views, recipe.precision)
+        candidate = feature_recipe(
+            loaded, recipe.crop_size, recipe.dtype, recipe.views, recipe.precision, recipe.panorama
+        )
         differences = recipe_differences(recipe, candidate)
         if not differences:
             return loaded
@@ -107,11 +108,13 @@ def _find_backbone(recipe: Recipe, weights: str) -> LoadedBackbone | None:
     )
 
 
-def _find_selection(origin: _Origin, data_path: Path, unit_size: UnitSize) -> tuple[Selection, tuple[Unit, ...]]:
+def _find_selection(
+    origin: _Origin, data_path: Path, unit_size: UnitSize, identities: ImageIdentities
+) -> tuple[Selection, tuple[Unit, ...]]:
     """Returns the selection whose plan contains all the shards' units, and that plan. Raises MismatchError."""
     crops = unit_size.crops_for(origin.recipe)
     for selection in _possible_selections(origin.frame_step):
-        planned = plan_units(data_path, selection, crops=crops)
+        planned = plan_units(data_path, selection, crops=crops, identities=identities)
         units = tuple(manifest_entry(unit, origin.recipe) for unit in planned)
         if origin.digests <= {unit.digest for unit in units}:
             return selection, units

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from configs.panorama import AUTO
 from extract.backbones.weights import LoadedBackbone, state_sha256
 from extract.images.crops import BOX_RULE, INTERPOLATION, PADDING
 from store.format.recipe import CROPS, PIXEL_DTYPE, Recipe
@@ -9,7 +10,9 @@ from store.format.recipe import CROPS, PIXEL_DTYPE, Recipe
 _recipe = partial(Recipe, padding=PADDING, box_rule=BOX_RULE, interpolation=INTERPOLATION)
 
 
-def feature_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, precision: str) -> Recipe:
+def feature_recipe(
+    loaded: LoadedBackbone, crop_size: int, dtype: str, views: int, precision: str, panorama: str = AUTO
+) -> Recipe:
     """Returns the recipe of a store of features: `loaded.backbone` on crops of `crop_size` pixels."""
     return _recipe(
         backbone=loaded.backbone.name,
@@ -21,10 +24,11 @@ def feature_recipe(loaded: LoadedBackbone, crop_size: int, dtype: str, views: in
         precision=precision,
         dtype=dtype,
         views=views,
+        panorama=panorama,
     )
 
 
-def crop_recipe(crop_size: int) -> Recipe:
+def crop_recipe(crop_size: int, panorama: str = AUTO) -> Recipe:
     """Returns the recipe of a store of crops: each row is one crop's uint8 pixels in (3, S, S) order."""
     return _recipe(
         backbone=CROPS,
@@ -36,4 +40,5 @@ def crop_recipe(crop_size: int) -> Recipe:
         precision="float32",
         dtype=PIXEL_DTYPE,
         views=1,
+        panorama=panorama,
     )

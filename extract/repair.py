@@ -7,7 +7,9 @@ from typing import Any
 
 from configs.errors import AccessError, MismatchError, StoreError, WeightsError
 from configs.extraction_config import ExtractionConfig
-from extract.backbones.weights import WITHOUT_FILE, load_backbone
+from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone
+from extract.convert import convert_unit, converted_manifest
+from extract.images.identity import ImageIdentities
 from extract.job import crop_config, plan_manifest, requested_manifest
 from extract.rebuild import rebuild_manifest
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize
@@ -16,12 +18,12 @@ from extract.units.stream import stream_shards
 from store.crops import crops_folder
 from store.format.manifest import Manifest, Unit
 from store.format.paths import StorePaths
-from store.format.recipe import CROPS
+from store.format.recipe import CROPS, FORMAT, check_recipe
 from store.format.shard import Shard
 from store.format.units import describe_stored
 from store.open import is_packed, read_complete_manifest, read_manifest
 from store.verify import Report, verify_one
-from store.writer import check_matches_plan, open_for_writing
+from store.writer import check_matches_plan, open_for_conversion, open_for_writing
 
 _log = logging.getLogger("stage2")
 _UNREADABLE = {"damaged_shard", "missing_shard"}  # faults of the file alone: STORE.json still has its correct counts
@@ -43,6 +45,7 @@ class RepairSummary:
     store: Path
     faults: int
     units: list[int] = field(default_factory=list)  # recomputed
+    converted: int = 0  # units that were converted from an earlier format
     differing: list[str] = field(default_factory=list)  # recomputed shards whose bytes differ from the original's
     statistics: JobStatistics = field(default_factory=JobStatistics)
     crops: "RepairSummary | None" = None  # of the store of crops inside this one
@@ -53,6 +56,7 @@ class RepairSummary:
             "path": str(self.store),
             "faults": self.faults,
             "units": self.units,
+            "converted": self.converted,
             "differing": self.differing,
             "frames_decoded": self.statistics.frames_decoded,
             "crops_forwarded": self.statistics.crops_forwarded,
@@ -103,8 +107,11 @@ def _repair_one(
         manifest = read_complete_manifest(store)
     report = verify_one(store)
     summary = RepairSummary(store, len(report.faults))
-    if report.faults:
-        _recompute(summary, report, _config_of(manifest, store, data_path, weights, options), unit_size)
+    config = _config_of(manifest, store, data_path, weights, options)
+    if manifest.format != FORMAT:
+        _convert(summary, manifest, config, unit_size)
+    elif report.faults:
+        _recompute(summary, report, config, unit_size)
     return summary
 
 
@@ -123,24 +130,24 @@ def _has_lost_manifest(store: Path) -> bool:
 def _config_of(
     manifest: Manifest, store: Path, data_path: Path, weights: str, options: ComputeOptions
 ) -> ExtractionConfig:
-    """Returns the configuration of the extraction that made the store. Raises WeightsError if it needs a file."""
+    """Returns the configuration of the extraction that made the store."""
     recipe, selection = manifest.recipe, manifest.selection
     if recipe.backbone == CROPS:
-        config = ExtractionConfig(str(data_path), str(store), crop_size=recipe.crop_size, **vars(options))
+        sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "panorama": recipe.panorama}
+        config = ExtractionConfig(str(data_path), str(store), **sizes, **vars(options))
         return crop_config(config, selection)
-    if not weights and manifest.weights not in WITHOUT_FILE:
-        raise WeightsError(f"{store} was made with weights from {manifest.weights}; give that file with --weights")
     return ExtractionConfig(
         data_path=str(data_path),
         store=str(store),
         backbone=recipe.backbone,
-        weights=weights or manifest.weights,
+        weights=weights or (manifest.weights if manifest.weights in WITHOUT_FILE else ""),
         crop_size=recipe.crop_size,
         dtype=recipe.dtype,
         precision=recipe.precision,
         views=recipe.views,
         frame_interval=selection.frame_interval,
         persons=selection.persons,
+        panorama=recipe.panorama,
         **vars(options),
     )
 
@@ -148,10 +155,10 @@ def _config_of(
 def _recompute(summary: RepairSummary, report: Report, config: ExtractionConfig, unit_size: UnitSize) -> None:
     """Recomputes the faulty units of the store that `report` is about, and records them in `summary`."""
     manifest, store = report.manifest, summary.store
-    loaded = None if manifest.recipe.backbone == CROPS else load_backbone(config.backbone, config.weights)
-    requested = replace(requested_manifest(config, loaded), weights=manifest.weights)
+    loaded, identities = _load_backbone(manifest, config), ImageIdentities()
+    requested = replace(requested_manifest(config, loaded, identities), weights=manifest.weights)
     check_matches_plan(store, manifest, requested)
-    units, plan = plan_manifest(config, requested, unit_size)
+    units, plan = plan_manifest(config, requested, unit_size, identities)
     with open_for_writing(store, plan) as writer:
         writer.forget(report.bad_units)
         summary.units = writer.pending
@@ -166,6 +173,43 @@ def _recompute(summary: RepairSummary, report: Report, config: ExtractionConfig,
         writer.finish()
     for name in summary.differing:
         _log.warning("%s has different bytes than before: it was faulty, or this machine rounds differently", name)
+
+
+def _load_backbone(manifest: Manifest, config: ExtractionConfig) -> LoadedBackbone | None:
+    """Returns the backbone of a store, None for crops. Raises WeightsError if it needs a file that is not given."""
+    if manifest.recipe.backbone == CROPS:
+        return None
+    if not config.weights:
+        raise WeightsError(
+            f"{config.store} was made with weights from {manifest.weights}; give that file with --weights"
+        )
+    return load_backbone(config.backbone, config.weights)
+
+
+def _convert(summary: RepairSummary, old: Manifest, config: ExtractionConfig, unit_size: UnitSize) -> None:
+    """Converts a complete store of an earlier format; only units whose shards are damaged are computed again."""
+    store, data_path, identities = summary.store, Path(config.data_path), ImageIdentities()
+    new = converted_manifest(store, old, data_path, identities)
+    config = replace(config, panorama=new.recipe.panorama)
+    units, plan = plan_manifest(config, new, unit_size, identities)
+    if [unit.scene for unit in units] != [unit.scene for unit in old.units]:
+        raise MismatchError(
+            f"{store} has other units than the data in {data_path}; give the original data with --data_path"
+        )
+    with open_for_conversion(store, plan) as writer:
+        for number in writer.pending:
+            shard = convert_unit(store, old.units[number].shard, units[number], data_path, new)
+            if shard is not None:
+                writer.commit(number, shard)
+                summary.converted += 1
+        summary.units = writer.pending
+        if summary.units:
+            loaded = _load_backbone(old, config)
+            check_recipe(store, new.recipe, requested_manifest(config, loaded, identities).recipe, "give its --weights")
+            pending = {number: units[number] for number in summary.units}
+            for number, shard in stream_shards(pending, config, loaded, summary.statistics):
+                writer.commit(number, shard)
+        writer.finish()
 
 
 def _faults_of(report: Report, number: int) -> set[str]:

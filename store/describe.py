@@ -3,6 +3,7 @@
 from typing import Any
 
 from configs.printable import printable
+from store.format.recipe import FIRST_FORMAT, FORMAT
 from store.tables import AXES
 
 
@@ -11,9 +12,13 @@ def store_text(info: dict[str, Any]) -> str:
     recipe, planned = info["recipe"], info["planned"]
     state = "complete" if info["complete"] else "unfinished: run the same extraction again to continue"
     rows = [f"{axis}s" for axis in AXES]
+    identity = "images by their sha256"
+    if info["format"] == FIRST_FORMAT:
+        identity = "images by name and size only, which is weaker; `stage2 store repair` converts the store"
     lines = [
         f"{info['path']} ({state})",
         f"  fingerprint  {info['fingerprint']}",
+        f"  format       {info['format']}; the store knows its {identity}",
         f"  recipe       {recipe['backbone']} ({printable(info['weights'])}, {recipe['weights_sha256'][:12]}), "
         f"crops of {recipe['crop_size']} px, {info['visual_dim']} values as {info['dtype']}, {recipe['views']} view(s)",
         f"  data         {info['scenes']} scenes, every {info['frame_interval']}. frame, "
@@ -67,6 +72,11 @@ def repair_text(result: dict[str, Any]) -> str:
 
 
 def _repair_text(result: dict[str, Any]) -> str:
+    if result["converted"]:
+        return (
+            f"{result['path']} is converted to format {FORMAT}: the features of {result['converted']} units are kept, "
+            f"{len(result['units'])} units computed again, {result['crops_forwarded']:,} crops forwarded"
+        )
     if not result["faults"]:
         return f"{result['path']} is sound; nothing was computed"
     return (

@@ -25,6 +25,14 @@ def find_store(plan: Manifest, folder: Path = STORES) -> Path:
     return default
 
 
+def is_covered(path: Path, wanted: Manifest) -> bool:
+    """Whether the store at `path` is complete and contains all of `wanted`; its shards are not read."""
+    if not is_store(path):
+        return False
+    manifest = read_manifest(path)
+    return manifest.state == COMPLETE and manifest.covers(wanted)
+
+
 def is_finished(path: Path, wanted: Manifest) -> bool:
     """Whether the store at `path` is complete, matches its checksums and contains all of `wanted`.
 

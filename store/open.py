@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from configs.errors import IncompleteError, StoreError
+from configs.errors import IncompleteError, MismatchError, StoreError
 from configs.read_file import MANIFEST_BYTES, read_file
 from store.format.manifest import COMPLETE, Manifest, parse_manifest
 from store.format.packed import read_packed
 from store.format.packed_header import PACK_AGAIN, has_packed_header, packed_is_intact, read_header
 from store.format.paths import EXTRACT, StorePaths
+from store.format.recipe import FORMAT
 from store.format.shard import Shard
 from store.format.shard_file import read_shard, shard_is_intact, unreadable
 from store.format.units import check_shard_of_unit
@@ -145,6 +146,16 @@ def open_complete_store(path: Path) -> FolderStore | PackedStore:
     if store.manifest.state != COMPLETE:
         raise IncompleteError(f"the extraction of {path} has not finished; {EXTRACT}")
     return store
+
+
+def check_format(path: Path, manifest: Manifest) -> None:
+    """Raises MismatchError if the store at `path`, whose manifest is given, must be converted for this command."""
+    if manifest.format != FORMAT:
+        raise MismatchError(
+            f"{path} has format {manifest.format}, which identifies images by name and size only, so it cannot be "
+            f"compared with the data; convert it to format {FORMAT}, without computing features again: "
+            f"{_repair_command(path)}"
+        )
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -1,6 +1,6 @@
 """Packs a finished store into one file, with memory that does not depend on the number of features."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from store.format.packed import (
 from store.format.packed_header import make_header
 from store.format.shard import Shard
 from store.format.shard_file import placeholder_features
+from store.format.units import shard_recipe
 from store.open import FolderStore, PackedStore, open_complete_store
 from store.reader import load_tables
 from store.tables import join_rows
@@ -62,6 +63,7 @@ def _hdf5_without_features(store: FolderStore | PackedStore) -> BinaryIO:
         skipped=tuple(item for shard in shards for item in shard.skipped),
     )
     scenes = np.array([scene.encode() for scene in tables.scenes], np.bytes_)
+    whole = replace(whole, attributes={"recipe": shard_recipe(store.manifest)})
     extra = {"frame_scene": scenes[tables.frame_scene]} if len(tables.frame_scene) else {}
     return hdf5_without_features(whole, extra)
 

@@ -18,7 +18,7 @@ from store.format.recipe import check_recipe
 from store.format.shard import Shard, Skipped, skipped_lines
 from store.format.shard_file import read_shard, shard_file
 from store.format.units import describe_stored, shard_attributes
-from store.open import read_manifest
+from store.open import check_format, read_manifest
 
 _log = logging.getLogger("stage2")
 
@@ -129,8 +129,8 @@ def open_for_writing(
         StoreError: `path` is not a store.
         StorageError: the file system fails.
     """
-    _check_writable(path)
     paths = StorePaths(path)
+    _check_writable(path)
     if paths.manifest.exists():  # before any file is changed; checked again under the lock
         check_matches_plan(path, read_manifest(path), plan, update, remove_missing)
     _make_folders(paths)
@@ -146,6 +146,27 @@ def open_for_writing(
         yield writer
 
 
+@contextmanager
+def open_for_conversion(path: Path, plan: Manifest) -> Iterator[StoreWriter]:
+    """Locks the complete store at `path` of an earlier format and yields a writer for the same store as `plan`.
+
+    Until `StoreWriter.finish` the old STORE.json and its shards stay as they are, so the store can be read at any time,
+    and an interrupted conversion continues.
+
+    Raises:
+        LockedError, StoreError, StorageError: as `open_for_writing`.
+    """
+    _check_writable(path)
+    paths = StorePaths(path)
+    _make_folders(paths)
+    with exclusive_lock(paths.lock):
+        with translate_os_errors(path):
+            _remove_files(paths.temporary)
+        writer = StoreWriter(path, plan)
+        writer.resume()
+        yield writer
+
+
 def check_matches_plan(
     path: Path, old: Manifest, plan: Manifest, update: bool = False, remove_missing: bool = False
 ) -> None:
@@ -156,6 +177,7 @@ def check_matches_plan(
         update: accept other data, but not another recipe, and not data that lacks scenes of the store.
         remove_missing: accept with `update` that scenes of the store are missing, and remove them from the store.
     """
+    check_format(path, old)
     check_recipe(path, old.recipe, plan.recipe, "use another --store")
     data = old.differences(plan)
     if data and not update:

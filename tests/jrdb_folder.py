@@ -9,7 +9,7 @@ from PIL import Image
 
 from extract.annotations.jrdb import IMAGES, LABELS
 
-SIZE = (200, 64)  # width and height of a panorama in pixels
+SIZE = (256, 64)  # width and height of a panorama in pixels, as narrow as a panorama can be
 PAIR_LABELS = ("walking together", "standing together", "sitting together", "conversation")
 
 

@@ -15,6 +15,7 @@ from classify.data.crop_cache import PersonInputs, PersonRows
 from classify.data.selection import Split
 from classify.distributed import local_share
 from configs.errors import MismatchError
+from configs.panorama import AUTO
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.images.crops import crop_people
 from extract.images.identity import image_identities
@@ -93,21 +94,29 @@ class FrameCrops:
         image_paths: Sequence[Path],
         crop_size: int,
         read: Callable[[Path], Tensor] = read_frame,
+        panorama: str = AUTO,
     ) -> None:
         """Args:
         image_paths: (F,) the image of each frame.
+        panorama: see `configs.panorama.edges_touch`.
         read: decodes an image to (3, H, W) uint8.
         """
         self._tables = tables
         self._paths = image_paths
         self._size = crop_size
+        self._panorama = panorama
         self._read = read
 
     def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`. Raises FrameError."""
         frames = np.searchsorted(self._tables.frame_offset, persons, side="right") - 1
         crops = [
-            crop_people(self._read(self._paths[frame]), self._tables.box[persons[frames == frame]], self._size)
+            crop_people(
+                self._read(self._paths[frame]),
+                self._tables.box[persons[frames == frame]],
+                self._size,
+                self._panorama,
+            )
             for frame in np.unique(frames)
         ]
         if not crops:  # in distributed training a rank's share of a small batch can be empty

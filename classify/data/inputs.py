@@ -13,12 +13,13 @@ from configs.train_options import TrainOptions
 from extract.annotations.jrdb import IMAGES, LABELS, scene_digests
 from extract.backbones.weights import LoadedBackbone
 from extract.dataset import read_dataset
+from extract.images.identity import ImageIdentities
 from extract.job import extract_with
 from extract.recipe import feature_recipe
 from store.crops import open_crops
 from store.format.manifest import Selection
-from store.format.recipe import CROPS, check_recipe
-from store.open import is_store, read_complete_manifest, read_manifest
+from store.format.recipe import CROPS, FIRST_FORMAT, check_recipe
+from store.open import check_format, is_store, read_complete_manifest, read_manifest
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
@@ -54,6 +55,7 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
         weights=config.weights,
         crop_size=config.crop_size,
         frame_interval=config.frame_interval,
+        panorama=config.panorama,
         num_workers=config.num_workers,
         device=config.device,
         max_skipped=options.max_skipped,
@@ -70,7 +72,9 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
 
 def _check_store_recipe(store: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
     stored = read_complete_manifest(store).recipe
-    expected = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision)
+    expected = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision, config.panorama)
+    if stored.format == FIRST_FORMAT:
+        expected = replace(expected, panorama=stored.panorama, format=FIRST_FORMAT)
     check_recipe(store, stored, expected, "leave out --store to extract again")
 
 
@@ -81,8 +85,8 @@ def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tu
         _check_store_data(Path(options.store), config)
         return stored.tables, StoredCrops(stored, config.crop_size)
     selection = Selection(config.frame_interval, "paired")
-    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped)
-    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size)
+    dataset = read_dataset(Path(config.data_path), selection, options.max_skipped, config.panorama)
+    return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size, panorama=config.panorama)
 
 
 def _check_store_data(store: Path, config: ResNetStage2Config) -> None:
@@ -92,6 +96,11 @@ def _check_store_data(store: Path, config: ResNetStage2Config) -> None:
         MismatchError: the store has fewer frames, or was extracted from different data.
     """
     manifest, data = read_complete_manifest(store), Path(config.data_path)
+    if manifest.format != FIRST_FORMAT and manifest.recipe.panorama != config.panorama:
+        raise MismatchError(
+            f"{store} was extracted with --panorama {manifest.recipe.panorama}, not {config.panorama}; give --panorama "
+            f"{manifest.recipe.panorama}, or leave out --store"
+        )
     if not manifest.selection.covers(Selection(config.frame_interval, "paired")):
         raise MismatchError(
             f"{store} has frame_interval {manifest.selection.frame_interval}, which lacks frames of frame_interval "
@@ -100,7 +109,8 @@ def _check_store_data(store: Path, config: ResNetStage2Config) -> None:
     if not all((data / part).exists() for part in (LABELS, IMAGES)):
         _log_unchecked(config.data_path)
         return
-    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data)))
+    check_format(store, manifest)
+    differences = manifest.scene_differences(replace(manifest, scenes=scene_digests(data, ImageIdentities([store]))))
     if differences:
         raise MismatchError(
             f"{store} was extracted from different data: {'; '.join(differences)}; run the same `stage2 extract` with "

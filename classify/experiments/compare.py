@@ -18,6 +18,7 @@ from configs.train_options import TrainOptions
 from extract.annotations.jrdb import scene_digests
 from extract.backbones.hog import HOG
 from extract.backbones.weights import load_backbone
+from extract.images.identity import ImageIdentities
 from store.files import publish, translate_os_errors
 from store.format.recipe import digest
 from store.reader import store_info
@@ -70,7 +71,8 @@ def compare(
         Stage2Error: any error of training.
     """
     planned = plan_runs(out, backbones, modes, settings)
-    data = {name: asdict(scene) for name, scene in scene_digests(Path(planned[0].config.data_path)).items()}
+    known = ImageIdentities(out.glob("*.store"))
+    data = {name: asdict(scene) for name, scene in scene_digests(Path(planned[0].config.data_path), known).items()}
     with translate_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []

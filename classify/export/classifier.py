@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from classify.model.head import FusionHead
+from configs.panorama import AUTO, edges_touch
 
 
 class ClassifierInputs(NamedTuple):
@@ -22,8 +23,10 @@ class ClassifierInputs(NamedTuple):
 class PairClassifier(nn.Module):
     """`ClassifierInputs` -> probabilities (B, C) float32, the same for (A, B) and (B, A)."""
 
-    def __init__(self, backbone: nn.Module, head: FusionHead) -> None:
+    def __init__(self, backbone: nn.Module, head: FusionHead, panorama: str = AUTO) -> None:
+        """`panorama`: see `configs.panorama.edges_touch`."""
         super().__init__()
+        self.panorama = panorama
         self.backbone = backbone
         self.head = head
         self.requires_grad_(False)
@@ -31,12 +34,12 @@ class PairClassifier(nn.Module):
 
     def forward(self, crops: Tensor, boxes: Tensor, size: Tensor, people: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """See `ClassifierInputs`."""
-        spatial = pair_spatial(boxes[a], boxes[b], size, people)
+        spatial = pair_spatial(boxes[a], boxes[b], size, people, self.panorama)
         logits: Tensor = self.head(self.backbone(crops), a, b, spatial)
         return logits.softmax(1)
 
 
-def pair_spatial(box_a: Tensor, box_b: Tensor, size: Tensor, people: Tensor) -> Tensor:
+def pair_spatial(box_a: Tensor, box_b: Tensor, size: Tensor, people: Tensor, panorama: str = AUTO) -> Tensor:
     """`extract.annotations.spatial.spatial_features` in torch operators: (B, 4) twice, (B, 2), (B,) -> (B, 8) float32.
 
     Both compute in float64, so they round identically.
@@ -45,8 +48,8 @@ def pair_spatial(box_a: Tensor, box_b: Tensor, size: Tensor, people: Tensor) -> 
     xb, yb, wb, hb = box_b.double().unbind(1)
     width, height = size.double().unbind(1)
     dx = ((xa + wa / 2) - (xb + wb / 2)).abs()
-    dx = dx - (dx / width).floor() * width  # the remainder; not every runtime has `%` for float64
-    dx = torch.minimum(dx, width - dx)
+    around = dx - (dx / width).floor() * width  # the remainder; not every runtime has `%` for float64
+    dx = torch.where(edges_touch(panorama, width, height), torch.minimum(around, width - around), dx)
     dy = ((ya + ha / 2) - (yb + hb / 2)).abs()
     overlap = (torch.minimum(ya + ha, yb + hb) - torch.maximum(ya, yb)).clamp_min(0)
     area_a, area_b = wa * ha, wb * hb

@@ -15,6 +15,7 @@ from classify.model.checkpoint import build_model, load_checkpoint
 from classify.model.head import Stage2Model
 from classify.run_folder import RunFolder
 from configs.errors import ExportError
+from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
 from store.files import publish, sha256, translate_os_errors
 
@@ -48,10 +49,10 @@ def export(run: Path, out: Path, kind: str, weights: str = "", serialize: Serial
     best_model = RunFolder(run).best_model
     checkpoint = load_checkpoint(best_model)
     model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(best_model))
-    classifier = PairClassifier(model.backbone, model.head)
-    crop_size = checkpoint.info.config.crop_size
+    crop_size, panorama = checkpoint.info.config.crop_size, checkpoint.info.config.panorama
+    classifier = PairClassifier(model.backbone, model.head, panorama)
     data = serialize(kind, classifier, random_inputs(3, 2, crop_size), model_metadata(checkpoint))
-    difference = check_outputs(deserialize(kind, data, classifier), model, crop_size)
+    difference = check_outputs(deserialize(kind, data, classifier), model, crop_size, panorama)
     with translate_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     publish(out, data)
@@ -67,14 +68,14 @@ def export(run: Path, out: Path, kind: str, weights: str = "", serialize: Serial
     }
 
 
-def check_outputs(predictor: Predictor, model: Stage2Model, crop_size: int) -> float:
+def check_outputs(predictor: Predictor, model: Stage2Model, crop_size: int, panorama: str = AUTO) -> float:
     """The largest difference between the outputs of `predictor` and `model` on random inputs.
 
     Raises:
         ExportError: it is above TOLERANCE.
     """
     tests = [random_inputs(persons, pairs, crop_size, seed) for seed, (persons, pairs) in enumerate(TEST_SIZES)]
-    worst = max(max_difference(predictor(inputs), model_output(model, inputs)) for inputs in tests)
+    worst = max(max_difference(predictor(inputs), model_output(model, inputs, panorama)) for inputs in tests)
     if not worst <= TOLERANCE:  # `not` also catches NaN
         raise ExportError(
             f"the exported model differs from the model by {worst:.2g}, more than {TOLERANCE:g}; nothing was written: "
@@ -84,10 +85,11 @@ def check_outputs(predictor: Predictor, model: Stage2Model, crop_size: int) -> f
 
 
 @torch.no_grad()
-def model_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
+def model_output(model: Stage2Model, inputs: ClassifierInputs, panorama: str = AUTO) -> Tensor:
     """(B, C) probabilities as the other commands compute them: spatial features by numpy, logits by the model."""
     boxes, a, b = inputs.boxes.numpy(), inputs.a.numpy(), inputs.b.numpy()
-    spatial = torch.from_numpy(spatial_features(boxes[a], boxes[b], inputs.size.numpy(), inputs.people.numpy()))
+    size, people = inputs.size.numpy(), inputs.people.numpy()
+    spatial = torch.from_numpy(spatial_features(boxes[a], boxes[b], size, people, panorama))
     logits: Tensor = model(PairBatch(inputs.crops, inputs.a, inputs.b, spatial, inputs.a))
     return logits.softmax(1)
 
@@ -107,7 +109,7 @@ def max_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def random_inputs(persons: int, pairs: int, crop_size: int, seed: int = 0) -> ClassifierInputs:
-    """Random inputs: noise as crops, and boxes of fractional sizes all around the panorama and across its seam."""
+    """Random inputs: noise as crops, and boxes of fractional sizes in panoramas (also across the seam) and photos."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -120,7 +122,7 @@ def random_inputs(persons: int, pairs: int, crop_size: int, seed: int = 0) -> Cl
     return ClassifierInputs(
         crops=integers(0, 256, persons, 3, crop_size, crop_size).to(torch.uint8),
         boxes=torch.cat([uniform(-300, 3800, persons, 1), uniform(0, 300, persons, 1), uniform(5, 250, persons, 2)], 1),
-        size=torch.stack([integers(3000, 4000, pairs), integers(400, 600, pairs)], dim=1),
+        size=torch.stack([integers(600, 4000, pairs), integers(400, 600, pairs)], dim=1),
         people=integers(2, 30, pairs),
         a=first,
         b=(first + integers(1, persons, pairs)) % persons,

@@ -136,7 +136,7 @@ def read_safetensors(path: Path) -> PairClassifier:
         config = config_from_metadata(file.metadata())
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - `file` is not a mapping
     backbone = Hog() if config.backbone_name == HOG else Backbone(config.backbone_name, freeze=True)
-    model = PairClassifier(backbone, build_head(config, backbone.out_dim))
+    model = PairClassifier(backbone, build_head(config, backbone.out_dim), config.panorama)
     load_state(model, state, str(path))
     return model
 

@@ -16,6 +16,7 @@ from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_
 from classify.model.losses import Objective
 from classify.run_folder import RunFolder
 from configs.errors import WeightsError
+from configs.panorama import AUTO
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
 from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone, state_sha256
@@ -68,18 +69,35 @@ def evaluate_features(
 
 
 def evaluate_on_images(
-    run: Path, data_path: Path, split: str, device: str, weights: str = "", max_skipped: float = 0.01
+    run: Path,
+    data_path: Path,
+    split: str,
+    device: str,
+    weights: str = "",
+    max_skipped: float = 0.01,
+    panorama: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates the run in folder `run` on a split of a JRDB-format folder, from its images.
+
+    Args:
+        panorama: see `configs.panorama.edges_touch`; None: as in training.
 
     Raises:
         MismatchError: the run was trained with different weights. CheckpointError, DataError, SplitError.
     """
     checkpoint = load_checkpoint(RunFolder(run).best_model)
-    dataset = read_dataset(data_path, Selection(checkpoint.info.config.frame_interval, "paired"), max_skipped)
+    panorama = panorama or checkpoint.info.config.panorama
+    selection = Selection(checkpoint.info.config.frame_interval, "paired")
+    dataset = read_dataset(data_path, selection, max_skipped, panorama)
     backbone = load_run_backbone(run, checkpoint, weights).backbone
     metrics = evaluate_crops(
-        checkpoint, dataset.tables, dataset.image_paths, backbone, split=split, device=pick_device(device)
+        checkpoint,
+        dataset.tables,
+        dataset.image_paths,
+        backbone,
+        split=split,
+        device=pick_device(device),
+        panorama=panorama,
     )
     return metrics | {"class_names": list(checkpoint.info.config.class_names)}
 
@@ -92,6 +110,7 @@ def evaluate_crops(
     *,
     split: str,
     device: torch.device,
+    panorama: str = AUTO,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on images; see `classify.evaluate.metrics.evaluate`.
 
@@ -105,7 +124,7 @@ def evaluate_crops(
     """
     config = checkpoint.info.config
     samples = select_split(tables, config, split)
-    crops = FrameCrops(tables, image_paths, config.crop_size)
+    crops = FrameCrops(tables, image_paths, config.crop_size, panorama=panorama)
     source = CropSource(tables, crops, samples, config, device=device)
     return _evaluate(checkpoint, backbone, source, split, device)
 

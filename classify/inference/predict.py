@@ -15,6 +15,7 @@ from classify.model.checkpoint import build_model, load_checkpoint
 from classify.report.overlay import draw_scene
 from classify.run_folder import RunFolder
 from configs.extraction_config import ExtractionConfig
+from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
 from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
@@ -38,6 +39,7 @@ class PredictOptions:
     scenes: tuple[str, ...] = ()  # (): all
     draw: Path | None = None  # folder for overlays
     device: str = "auto"
+    panorama: str | None = None  # see `configs.panorama.edges_touch`; None: as in training
     weights: str = ""  # path of the backbone's weights; "": those in the run's configuration
 
 
@@ -73,8 +75,8 @@ def _counted_and_drawn(
         counts["persons"] += len(shard.box)
         counts["pairs"] += len(predictions.pair)
         if options.draw is not None:
-            names = predictions.class_names
-            draw_scene(shard, predictions.pair, predictions.probability, names, data_path, options.draw)
+            pair, probability, names = predictions.pair, predictions.probability, predictions.class_names
+            draw_scene(shard, pair, probability, names, data_path, options.draw, predictions.panorama)
         yield predictions
 
 
@@ -86,6 +88,7 @@ def _predict_shards(run: Path, data_path: Path, options: PredictOptions) -> Iter
         backbone=config.backbone_name,
         crop_size=config.crop_size,
         dtype="float32",
+        panorama=options.panorama or config.panorama,
         device=options.device,
     )
     units = dict(enumerate(plan_units(data_path, Selection(options.frame_interval, "all"), options.scenes)))
@@ -93,9 +96,10 @@ def _predict_shards(run: Path, data_path: Path, options: PredictOptions) -> Iter
     device = pick_device(options.device)
     model = build_model(checkpoint, nn.Identity()).to(device)
     for number, shard in stream_shards(units, extraction, backbone, JobStatistics()):
-        pair, spatial = candidate_pairs(shard, _people_per_frame(units[number], shard), options.pairing)
+        people = _people_per_frame(units[number], shard)
+        pair, spatial = candidate_pairs(shard, people, options.pairing, extraction.panorama)
         probability = _probabilities(model, shard, pair, torch.from_numpy(spatial.copy()), device)
-        yield Predictions(shard, pair, probability, config.classes)
+        yield Predictions(shard, pair, probability, config.classes, extraction.panorama)
 
 
 def _people_per_frame(unit: PlannedUnit, shard: Shard) -> Ints:
@@ -104,12 +108,13 @@ def _people_per_frame(unit: PlannedUnit, shard: Shard) -> Ints:
     return np.array([people[name] for name in shard.frame_name.tolist()], np.int64)
 
 
-def candidate_pairs(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Floats]:
+def candidate_pairs(shard: Shard, people: Ints, pairing: str, panorama: str = AUTO) -> tuple[Ints, Floats]:
     """Person rows (M, 2) and spatial features (M, 8) of the pairs to predict.
 
     Args:
         people: (F,) how many people each frame has.
         pairing: "labelled": the annotated pairs; "near": center_distance of at most NEAR; "all": all pairs of a frame.
+        panorama: see `configs.panorama.edges_touch`.
     """
     if pairing == "labelled":
         return shard.pair, shard.spatial
@@ -118,7 +123,7 @@ def candidate_pairs(shard: Shard, people: Ints, pairing: str) -> tuple[Ints, Flo
     pair = np.concatenate([np.empty((0, 2), np.int64), *by_frame])
     frame = np.repeat(np.arange(len(by_frame)), [len(pairs) for pairs in by_frame])
     a, b = pair.T
-    spatial = spatial_features(shard.box[a], shard.box[b], shard.frame_size[frame], people[frame])
+    spatial = spatial_features(shard.box[a], shard.box[b], shard.frame_size[frame], people[frame], panorama)
     selected = spatial[:, 5] <= NEAR if pairing == "near" else np.ones(len(pair), bool)
     return pair[selected], spatial[selected]
 

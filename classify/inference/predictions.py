@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from configs.classes import PairClass
+from configs.panorama import AUTO
 from store.format.shard import Shard
 from store.tables import Ints
 
@@ -23,6 +24,7 @@ class Predictions:
     pair: Ints  # (M, 2) person rows of the shard
     probability: Tensor  # (M, C)
     classes: tuple[PairClass, ...]
+    panorama: str = AUTO  # see `configs.panorama.edges_touch`
 
     @property
     def class_names(self) -> tuple[str, ...]:

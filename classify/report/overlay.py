@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.io import write_jpeg
 from torchvision.utils import draw_bounding_boxes
 
+from configs.panorama import AUTO, edges_touch
 from extract.annotations.jrdb import IMAGES, image_path
 from extract.images.read import read_frame
 from store.format.shard import Shard
@@ -19,13 +20,20 @@ _LINE_WIDTH = 3  # pixels
 
 
 def draw_scene(
-    shard: Shard, pair: Ints, probability: Tensor, classes: tuple[str, ...], data_path: Path, folder: Path
+    shard: Shard,
+    pair: Ints,
+    probability: Tensor,
+    classes: tuple[str, ...],
+    data_path: Path,
+    folder: Path,
+    panorama: str = AUTO,
 ) -> None:
     """Writes an overlay of every frame of `shard` to folder/<scene>/<frame>.jpg.
 
     Args:
         pair: (M, 2) person rows of the shard.
         probability: (M, C).
+        panorama: see `configs.panorama.edges_touch`.
     """
     target = folder / shard.scene
     target.mkdir(parents=True, exist_ok=True)
@@ -35,11 +43,19 @@ def draw_scene(
         in_frame = frame_of_pair == frame
         first = int(shard.frame_offset[frame])
         boxes = shard.box[first : shard.frame_offset[frame + 1]]
-        drawn = draw_frame(pixels, boxes, pair[in_frame] - first, probability[torch.from_numpy(in_frame)], classes)
+        pairs = pair[in_frame] - first
+        drawn = draw_frame(pixels, boxes, pairs, probability[torch.from_numpy(in_frame)], classes, panorama)
         write_jpeg(drawn, str(target / Path(str(name)).with_suffix(".jpg").name), quality=90)
 
 
-def draw_frame(pixels: Tensor, boxes: Floats, pair: Ints, probability: Tensor, classes: tuple[str, ...]) -> Tensor:
+def draw_frame(
+    pixels: Tensor,
+    boxes: Floats,
+    pair: Ints,
+    probability: Tensor,
+    classes: tuple[str, ...],
+    panorama: str = AUTO,
+) -> Tensor:
     """Draws boxes and predictions into a frame.
 
     Args:
@@ -48,11 +64,13 @@ def draw_frame(pixels: Tensor, boxes: Floats, pair: Ints, probability: Tensor, c
         pair: (M, 2) rows of `boxes`.
         probability: (M, C).
         classes: (C,) names.
+        panorama: see `configs.panorama.edges_touch`.
 
     Returns:
         (3, H, W) uint8.
     """
-    width = pixels.shape[2]
+    _, height, width = pixels.shape
+    touch = bool(edges_touch(panorama, width, height))
     predictions = probability.argmax(1).tolist()
     colors, labels = [UNPAIRED] * len(boxes), [""] * len(boxes)
     for (a, b), prediction, row in zip(pair.tolist(), predictions, probability.tolist(), strict=True):
@@ -62,15 +80,15 @@ def draw_frame(pixels: Tensor, boxes: Floats, pair: Ints, probability: Tensor, c
     drawn_boxes = [  # a box across the seam of the panorama is drawn at both edges
         (box, color, label)
         for (x, y, w, h), color, label in zip(boxes.tolist(), colors, labels, strict=True)
-        for box in _split_at_seam(x % width, y, w, h, width)
+        for box in (_split_at_seam(x % width, y, w, h, width) if touch else [(x, y, x + w, y + h)])
     ]
     for (a, b), prediction in zip(pair.tolist(), predictions, strict=True):
-        pixels = _draw_line(pixels, boxes[a], boxes[b], COLORS[prediction % len(COLORS)])
+        pixels = _draw_line(pixels, boxes[a], boxes[b], COLORS[prediction % len(COLORS)], touch)
     if not drawn_boxes:
         return pixels
     corners = torch.tensor([box for box, _, _ in drawn_boxes]).clamp_min(0)
-    corners[:, 2].clamp_(max=width - 1)
-    corners[:, 3].clamp_(max=pixels.shape[1] - 1)
+    corners[:, 0::2].clamp_(max=width - 1)
+    corners[:, 1::2].clamp_(max=height - 1)
     drawn: Tensor = draw_bounding_boxes(
         pixels, corners, [label for *_, label in drawn_boxes], [color for _, color, _ in drawn_boxes], width=2
     )
@@ -83,14 +101,15 @@ def _split_at_seam(x: float, y: float, w: float, h: float, width: int) -> list[t
     return boxes if x + w <= width else [*boxes, (0.0, y, x + w - width, y + h)]
 
 
-def _draw_line(pixels: Tensor, box_a: Floats, box_b: Floats, color: str) -> Tensor:
-    """Draws a straight line between the centres of two boxes, the shorter way around the panorama."""
+def _draw_line(pixels: Tensor, box_a: Floats, box_b: Floats, color: str, touch: bool) -> Tensor:
+    """Draws a straight line between the centres of two boxes; if the edges touch, the shorter way around."""
     _, height, width = pixels.shape
     xa, xb = box_a[0] + box_a[2] / 2, box_b[0] + box_b[2] / 2
-    dx = (xb - xa + width / 2) % width - width / 2
+    dx = (xb - xa + width / 2) % width - width / 2 if touch else xb - xa
     ya, yb = box_a[1] + box_a[3] / 2, box_b[1] + box_b[3] / 2
     steps = torch.linspace(0, 1, int(2 * max(abs(dx), abs(yb - ya))) + 2)
-    x = ((xa + steps * dx).round().long()) % width
+    x = (xa + steps * dx).round().long()
+    x = x % width if touch else x.clamp(0, width - 1)
     y = (ya + steps * (yb - ya)).round().long()
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     pixels = pixels.clone()

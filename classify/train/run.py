@@ -1,5 +1,6 @@
 """What every training run begins and ends with: data and baselines; test, results and plots."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +24,12 @@ from classify.report.plots import plot_run
 from classify.report.results import build_results, write_json
 from classify.train.cpu_settings import threads_for_batch
 from classify.train.loop import MakeStep, TrainingRun, fit, resume
+from configs.panorama import describe, edges_touch
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
+
+_log = logging.getLogger("stage2")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Conf
     """Logs the configuration, and what the selection of pairs leaves out."""
     log_configuration(config)
     log_selection(tables, config, splits)
+    size = tables.frame_size.T
+    touching = int(np.sum(edges_touch(config.panorama, size[0], size[1])))
+    _log.info("%s", describe(config.panorama, touching, len(tables.frame_name)))
 
 
 def prepare_data(

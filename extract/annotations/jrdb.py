@@ -7,6 +7,8 @@ DATA/labels/labels_2d_activity_social_stitched/<scene>.json
 import hashlib
 import logging
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +21,7 @@ from configs.printable import printable
 from configs.read_file import ANNOTATION_BYTES, read_file
 from extract.annotations.objects import FrameObjects, load_labels, read_objects
 from extract.annotations.spatial import SPATIAL_DIM
+from extract.images.identity import ImageIdentities
 from extract.images.read import FrameError
 from store.format.manifest import SceneDigest
 from store.format.recipe import digest
@@ -39,6 +42,7 @@ class Scene:
     name: str
     tables: Tables  # of this scene only
     image_bytes: NDArray[np.int64]  # (F,) size of each frame's image file; -1: no such file, -2: not a regular file
+    image_ids: NDArray[np.str_] | None  # (F,) see `extract.images.identity`; None if they are not needed
     skipped: tuple[Skipped, ...]  # unusable annotations
     other_objects: int  # annotated objects other than pedestrians
     unannotated: int  # images without annotations
@@ -60,40 +64,75 @@ def scene_names(data_path: Path) -> list[str]:
     return names
 
 
-def scene_digests(data_path: Path) -> dict[str, SceneDigest]:
-    """Returns digests that identify each scene's data, without parsing or decoding anything. Raises DataError."""
-    return {
-        name: SceneDigest(
-            labels=hashlib.sha256(read_annotations(data_path / LABELS / f"{name}.json")).hexdigest(),
-            images=digest(sorted(_image_sizes(data_path, name).items())),
-        )
-        for name in scene_names(data_path)
-    }
+def scene_digests(data_path: Path, identities: ImageIdentities | None = None) -> dict[str, SceneDigest]:
+    """Returns digests of each scene's annotations and of its annotated images, without parsing or decoding anything.
+
+    Args:
+        identities: of the images, if some are known already; otherwise every image is read.
+
+    Raises:
+        DataError: annotations cannot be read.
+    """
+    identities = identities or ImageIdentities()
+    digests = {}
+    for name in scene_names(data_path):
+        labels = read_annotations(data_path / LABELS / f"{name}.json")
+        images = sorted(_mentioned(_image_sizes(data_path, name), labels))
+        ids = identities.of_folder(data_path / IMAGES / name, images, data_path / IMAGES)
+        pairs = [list(pair) for pair in zip(images, ids, strict=True)]
+        digests[name] = SceneDigest(labels=hashlib.sha256(labels).hexdigest(), images=digest(pairs))
+    return digests
 
 
-def read_scene(data_path: Path, name: str) -> Scene:
-    """Reads the annotations of scene `name`. Raises DataError if its file cannot be read as annotations."""
+_IMAGE_NAME = re.compile(rb'"([^"\\]*\.(?:jpe?g|png))"', re.IGNORECASE)
+
+
+def _mentioned(names: Iterable[str], labels: bytes) -> list[str]:
+    """Returns the image files that an annotation file mentions; all files if its text has escape sequences."""
+    if b"\\" in labels:
+        return list(names)
+    mentioned = set(_IMAGE_NAME.findall(labels))
+    return [name for name in names if os.fsencode(name) in mentioned]
+
+
+def read_scene(data_path: Path, name: str, identities: ImageIdentities | None = None) -> Scene:
+    """Reads the annotations of scene `name`, and with `identities` those of its annotated images.
+
+    Raises:
+        DataError: the file cannot be read as annotations.
+    """
     path = data_path / LABELS / f"{name}.json"
     labels = load_labels(read_annotations(path), path)
     frames = [read_objects(name, frame_name(key), labels[key]) for key in sorted(labels)]
     sizes = _image_sizes(data_path, name)
+    image_ids = None
+    if identities is not None:
+        present = [frame.frame for frame in frames if frame.frame in sizes]
+        ids = identities.of_folder(data_path / IMAGES / name, present, data_path / IMAGES)
+        by_name = dict(zip(present, ids, strict=True))
+        image_ids = np.array([by_name.get(frame.frame, "image_missing") for frame in frames], np.str_)
     return Scene(
         name=name,
         tables=_build_tables(name, frames),
         image_bytes=np.array([sizes.get(frame.frame, -1) for frame in frames], np.int64),
+        image_ids=image_ids,
         skipped=tuple(chain.from_iterable(frame.skipped for frame in frames)),
         other_objects=sum(frame.other_objects for frame in frames),
         unannotated=len(set(sizes) - set(labels)),
     )
 
 
-def read_scenes(data_path: Path, names: tuple[str, ...] = ()) -> list[Scene]:
-    """Reads the named scenes (default: all), and logs how many images have no annotations. Raises DataError."""
+def read_scenes(data_path: Path, names: tuple[str, ...] = (), identities: ImageIdentities | None = None) -> list[Scene]:
+    """Reads the named scenes (default: all) as `read_scene`, and logs how many images have no annotations.
+
+    Raises:
+        DataError: a scene does not exist, or its file cannot be read as annotations.
+    """
     known = set(scene_names(data_path))
     missing = sorted(set(names) - known)
     if missing:
         raise DataError(f"{data_path} has no scene {missing[0]}; its scenes are {', '.join(sorted(known))}")
-    scenes = [read_scene(data_path, name) for name in sorted(names or known)]
+    scenes = [read_scene(data_path, name, identities) for name in sorted(names or known)]
     folder = data_path / IMAGES
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
     unannotated = sum(scene.unannotated for scene in scenes)

@@ -1,42 +1,37 @@
 """The eight spatial features of a pair, computed from its two boxes.
 
-Formulas: the JRDB pair features of the training guide. The panorama is a full circle, so horizontal distances are
+Formulas: the JRDB pair features of the training guide. A panorama is a full circle, so horizontal distances in it are
 measured along the shorter way around.
 """
 
 import numpy as np
 
+from configs.panorama import AUTO, edges_touch
+from store.format.descriptions import DESCRIPTIONS
 from store.tables import Floats, Ints
 
-SPATIAL_NAMES = (
-    "horizontal_gap",
-    "height_ratio",
-    "ground_distance",
-    "vertical_overlap",
-    "area_ratio",
-    "center_distance",
-    "vertical_gap",
-    "scene_density",
-)
+SPATIAL_NAMES = DESCRIPTIONS["spatial"].columns
 SPATIAL_DIM = len(SPATIAL_NAMES)
 NUM_GEOMETRIC = 7  # the first ones describe the two boxes; the last describes the scene
 
 
-def spatial_features(box_a: Floats, box_b: Floats, size: Ints, people: Ints) -> Floats:
+def spatial_features(box_a: Floats, box_b: Floats, size: Ints, people: Ints, panorama: str = AUTO) -> Floats:
     """Returns (M, 8) float32 features in the order of SPATIAL_NAMES.
 
-    They are symmetric in A and B and do not change when the panorama is rolled.
+    They are symmetric in A and B and do not change when a panorama is rolled.
 
     Args:
         box_a, box_b: (M, 4) x y width height in pixels; width and height are positive, and a box may cross the seam.
         size: (M, 2) width and height of the pair's frame in pixels.
         people: (M,) number of people in the pair's frame.
+        panorama: see `configs.panorama.edges_touch`.
     """
     xa, ya, wa, ha = np.asarray(box_a, np.float64).T
     xb, yb, wb, hb = np.asarray(box_b, np.float64).T
     width, height = np.asarray(size, np.float64).T
-    dx = np.abs((xa + wa / 2) - (xb + wb / 2)) % width
-    dx = np.minimum(dx, width - dx)
+    dx = np.abs((xa + wa / 2) - (xb + wb / 2))
+    around = dx % width
+    dx = np.where(edges_touch(panorama, width, height), np.minimum(around, width - around), dx)
     dy = np.abs((ya + ha / 2) - (yb + hb / 2))
     overlap = np.maximum(0, np.minimum(ya + ha, yb + hb) - np.maximum(ya, yb))
     area_a, area_b = wa * ha, wb * hb

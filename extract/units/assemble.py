@@ -18,7 +18,7 @@ from store.tables import Visual, frame_of_person, subset
 
 
 def assemble_shard(
-    unit: PlannedUnit, frames: Sequence[PreparedFrame], visual: Visual, visual_flipped: Visual | None
+    unit: PlannedUnit, frames: Sequence[PreparedFrame], visual: Visual, visual_flipped: Visual | None, panorama: str
 ) -> Shard:
     """Returns the shard of `unit`: usable frames, persons inside their image, and pairs of two such persons.
 
@@ -26,6 +26,7 @@ def assemble_shard(
         frames: one for each planned frame.
         visual: (N, D) features of the persons inside their image, in order.
         visual_flipped: (N, D) features of their mirrored crops, or None.
+        panorama: see `configs.panorama.edges_touch`.
     """
     tables = unit.tables
     unusable = {item.frame for item in unit.skipped if item.kind == "frame"}  # no usable annotation
@@ -36,7 +37,7 @@ def assemble_shard(
     size = np.array([frame.size for frame in frames], np.int32).reshape(-1, 2)[in_shard]
     people = unit.people_per_frame[in_shard][stored.pair_frame]
     a, b = stored.pair.T
-    spatial = spatial_features(stored.box[a], stored.box[b], size[stored.pair_frame], people)
+    spatial = spatial_features(stored.box[a], stored.box[b], size[stored.pair_frame], people, panorama)
     return Shard.from_tables(
         replace(stored, frame_size=size, spatial=spatial),
         scene=unit.scene,
@@ -70,16 +71,16 @@ def _skipped_by_images(
     return skipped
 
 
-def assemble_from_features(unit: PlannedUnit, old: Shard) -> Shard:
+def assemble_from_features(unit: PlannedUnit, old: Shard, panorama: str) -> Shard:
     """Returns the shard of `unit` with the features of `old`, whose frames, persons and boxes are the same.
 
     Pairs, labels and spatial features come from the current annotations.
     """
-    frames = [_frame_from_shard(unit, frame, old) for frame in range(unit.frames)]
-    return assemble_shard(unit, frames, old.visual, old.visual_flipped)
+    frames = [_frame_from_shard(unit, frame, old, panorama) for frame in range(unit.frames)]
+    return assemble_shard(unit, frames, old.visual, old.visual_flipped, panorama)
 
 
-def _frame_from_shard(unit: PlannedUnit, frame: int, old: Shard) -> PreparedFrame:
+def _frame_from_shard(unit: PlannedUnit, frame: int, old: Shard, panorama: str) -> PreparedFrame:
     """Restores the prepared frame, without crops, from which `old` was assembled."""
     name, boxes = str(unit.tables.frame_name[frame]), unit.boxes_in(frame)
     rows = np.flatnonzero(old.frame_name == name)
@@ -88,4 +89,5 @@ def _frame_from_shard(unit: PlannedUnit, frame: int, old: Shard) -> PreparedFram
         return unusable_frame(reasons[0], "", len(boxes))
     width, height = (int(value) for value in old.frame_size[rows[0]])
     sha256 = str(old.frame_sha256[rows[0]])
-    return frame_without_crops(boxes_outside(boxes, width, height), size=(width, height), sha256=sha256)
+    outside = boxes_outside(boxes, width, height, panorama)
+    return frame_without_crops(outside, size=(width, height), sha256=sha256)

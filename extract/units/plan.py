@@ -6,8 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from extract.annotations.jrdb import Scene, read_scenes
+from extract.images.identity import ImageIdentities
 from store.format.manifest import Selection, Unit
 from store.format.recipe import PIXEL_DTYPE, Recipe
 from store.format.shard import Skipped
@@ -42,6 +44,7 @@ class PlannedUnit:
     tables: Tables  # these frames with the selected persons and their pairs
     people_per_frame: Ints  # (F,) all usable persons of each frame, selected or not
     image_bytes: Ints  # (F,) size of the image file, -1 if there is no such file
+    image_ids: NDArray[np.str_] | None  # (F,) see `extract.images.identity`; None if no store is planned
     skipped: tuple[Skipped, ...]  # unusable annotations of these frames
 
     @property
@@ -64,16 +67,29 @@ class PlannedUnit:
         """The number of planned pairs, including those with unusable annotations."""
         return len(self.tables.pair) + sum(item.kind == "pair" for item in self.skipped)
 
+    def is_planned_image(self, frame: int, size: int, sha256: str) -> bool:
+        """Whether the image of frame row `frame` is unchanged since the job was planned."""
+        return bool(size == self.image_bytes[frame] if self.image_ids is None else sha256 == self.image_ids[frame])
+
     def boxes_in(self, frame: int) -> Floats:
         """(P, 4) the boxes of the selected persons in frame row `frame`."""
         return self.tables.box[self.tables.frame_offset[frame] : self.tables.frame_offset[frame + 1]]
 
 
 def plan_units(
-    data_path: Path, selection: Selection, scenes: tuple[str, ...] = (), crops: int = DEFAULT_UNIT_SIZE.crops
+    data_path: Path,
+    selection: Selection,
+    scenes: tuple[str, ...] = (),
+    crops: int = DEFAULT_UNIT_SIZE.crops,
+    identities: ImageIdentities | None = None,
 ) -> list[PlannedUnit]:
-    """Returns the units of the named scenes (default: all scenes), with about `crops` crops each. Raises DataError."""
-    return [unit for scene in read_scenes(data_path, scenes) for unit in plan_scene(scene, selection, crops)]
+    """Returns the units of the named scenes (default: all scenes), with about `crops` crops each. Raises DataError.
+
+    Args:
+        identities: of the images, for the units of a store; other units are planned without reading images.
+    """
+    scenes_read = read_scenes(data_path, scenes, identities)
+    return [unit for scene in scenes_read for unit in plan_scene(scene, selection, crops)]
 
 
 def plan_scene(scene: Scene, selection: Selection, crops: int) -> list[PlannedUnit]:
@@ -84,8 +100,9 @@ def plan_scene(scene: Scene, selection: Selection, crops: int) -> list[PlannedUn
         persons = paired_persons(scene.tables)
     tables = subset(scene.tables, frames, persons)
     people_per_frame, image_bytes = persons_per_frame(scene.tables)[frames], scene.image_bytes[frames]
-    runs = _split_evenly(persons_per_frame(tables), crops)
-    return [_select_run(tables, people_per_frame, image_bytes, scene.skipped, run) for run in runs]
+    image_ids = None if scene.image_ids is None else scene.image_ids[frames]
+    whole = PlannedUnit(tables, people_per_frame, image_bytes, image_ids, scene.skipped)
+    return [_select_run(whole, run) for run in _split_evenly(persons_per_frame(tables), crops)]
 
 
 def _split_evenly(crops_per_frame: Ints, unit_crops: int) -> list[slice]:
@@ -97,28 +114,30 @@ def _split_evenly(crops_per_frame: Ints, unit_crops: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def _select_run(
-    tables: Tables, people_per_frame: Ints, image_bytes: Ints, skipped: tuple[Skipped, ...], run: slice
-) -> PlannedUnit:
-    frames = np.zeros(len(people_per_frame), bool)
+def _select_run(whole: PlannedUnit, run: slice) -> PlannedUnit:
+    """Returns the frames `run` of the selected frames of a scene."""
+    tables = whole.tables
+    frames = np.zeros(whole.frames, bool)
     frames[run] = True
     names = set(tables.frame_name[run].tolist())
     return PlannedUnit(
         tables=subset(tables, frames, np.ones(len(tables.box), bool)),
-        people_per_frame=people_per_frame[run],
-        image_bytes=image_bytes[run],
-        skipped=tuple(item for item in skipped if item.frame in names),
+        people_per_frame=whole.people_per_frame[run],
+        image_bytes=whole.image_bytes[run],
+        image_ids=None if whole.image_ids is None else whole.image_ids[run],
+        skipped=tuple(item for item in whole.skipped if item.frame in names),
     )
 
 
 def manifest_entry(unit: PlannedUnit, recipe: Recipe) -> Unit:
-    """Returns the unit's entry in STORE.json.
+    """Returns the entry in STORE.json of a unit that was planned with the identities of its images.
 
     `visual_digest` covers everything that the features depend on; `digest` covers pairs, labels and skipped items too.
     """
     tables = unit.tables
+    assert unit.image_ids is not None
     sha256 = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
-    sha256.update(repr((unit.scene, tables.frame_name.tolist(), unit.image_bytes.tolist())).encode())
+    sha256.update(repr((unit.scene, tables.frame_name.tolist(), unit.image_ids.tolist())).encode())
     for array in (tables.frame_offset, tables.frame_index, tables.box, tables.person_id):
         sha256.update(np.ascontiguousarray(array).tobytes())
     sha256.update(repr([item.frame for item in unit.skipped if item.kind == "frame"]).encode())

@@ -41,14 +41,15 @@ def unusable_frame(reason: str, message: str, persons: int) -> PreparedFrame:
     return frame_without_crops(np.ones(persons, bool), reason=reason, message=message)
 
 
-def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int) -> PreparedFrame:
+def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int, panorama: str) -> PreparedFrame:
     """Reads, decodes and crops the image of frame row `frame`; an unusable image is reported in `reason`."""
     boxes = unit.boxes_in(frame)
     try:
         start = perf_counter()
         path = image_path(data_path, unit.scene, str(unit.tables.frame_name[frame]))
         data = read_image_bytes(path, data_path / IMAGES)
-        if len(data) != unit.image_bytes[frame]:
+        checksum = sha256(data)
+        if not unit.is_planned_image(frame, len(data), checksum):
             raise FrameError("image_changed", f"{path} has changed since the job was planned")
         read = perf_counter()
         pixels = decode_frame(data, path)
@@ -56,7 +57,7 @@ def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int
     except FrameError as error:
         return unusable_frame(error.reason, str(error), len(boxes))
     height, width = pixels.shape[1:]
-    outside = boxes_outside(boxes, width, height)
-    crops = crop_people(pixels, boxes[~outside], crop_size)
+    outside = boxes_outside(boxes, width, height, panorama)
+    crops = crop_people(pixels, boxes[~outside], crop_size, panorama)
     seconds = (read - start, decoded - read, perf_counter() - decoded)
-    return PreparedFrame("", "", (width, height), sha256(data), outside, crops, seconds)
+    return PreparedFrame("", "", (width, height), checksum, outside, crops, seconds)

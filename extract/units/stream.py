@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from configs.errors import DataError
 from configs.extraction_config import ExtractionConfig
+from configs.panorama import describe, edges_touch
 from extract.backbones.forward import frozen_forward
 from extract.backbones.weights import LoadedBackbone
 from extract.device import explain_out_of_memory, pick_device
@@ -69,12 +70,13 @@ def stream_shards(
                 bar.update(len(frame.outside))
             queue.append(unit)
             while queue and all(collector.ready >= queue[0].rows for collector in collectors):
-                yield _take_shard(queue.popleft(), collectors, dim, statistics)
+                yield _take_shard(queue.popleft(), collectors, dim, config.panorama, statistics)
         for collector in collectors:
             collector.flush()
         while queue:
-            yield _take_shard(queue.popleft(), collectors, dim, statistics)
+            yield _take_shard(queue.popleft(), collectors, dim, config.panorama, statistics)
         statistics.batch_size = size.chosen
+        _log.info("%s", describe(config.panorama, statistics.panoramas, statistics.frames_decoded))
 
 
 @dataclass
@@ -87,11 +89,14 @@ class _QueuedUnit:
     frames: list[PreparedFrame] = field(default_factory=list)  # without pixels
 
 
-def _take_shard(unit: _QueuedUnit, collectors: Collectors, dim: int, statistics: JobStatistics) -> tuple[int, Shard]:
+def _take_shard(
+    unit: _QueuedUnit, collectors: Collectors, dim: int, panorama: str, statistics: JobStatistics
+) -> tuple[int, Shard]:
     visual = [collector.take(unit.rows, dim) for collector in collectors]
     statistics.crops_forwarded = sum(collector.forwarded for collector in collectors)
     statistics.seconds["forward"] = sum(collector.seconds for collector in collectors)
-    return unit.number, assemble_shard(unit.plan, unit.frames, visual[0], visual[1] if len(visual) > 1 else None)
+    flipped = visual[1] if len(visual) > 1 else None
+    return unit.number, assemble_shard(unit.plan, unit.frames, visual[0], flipped, panorama)
 
 
 def _open_collectors(
@@ -108,7 +113,7 @@ def _frames_by_unit(
     units: dict[int, PlannedUnit], config: ExtractionConfig, statistics: JobStatistics, workers: Workers
 ) -> Iterator[tuple[int, Iterator[PreparedFrame]]]:
     """Yields each unit's number and its prepared frames, in order; frames are read ahead across units."""
-    prepare = partial(prepare_frame, Path(config.data_path), crop_size=config.crop_size)
+    prepare = partial(prepare_frame, Path(config.data_path), crop_size=config.crop_size, panorama=config.panorama)
     keys = [(number, frame) for number, unit in units.items() for frame in range(unit.frames)]
     frames = read_ahead(
         lambda key: (key[0], prepare(units[key[0]], key[1])), keys, workers.readers, workers.frames_ahead
@@ -138,5 +143,6 @@ def _record_frame(frame: PreparedFrame, config: ExtractionConfig, statistics: Jo
         _log.warning("skipped a frame: %s (%s)", frame.message, frame.reason)
         return
     statistics.frames_decoded += 1
+    statistics.panoramas += bool(edges_touch(config.panorama, *frame.size))
     for stage, seconds in zip(("read", "decode", "crop"), frame.seconds, strict=True):
         statistics.seconds[stage] += seconds

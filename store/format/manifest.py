@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_origin
 from configs.errors import IntegrityError
 from store.files import publish
 from store.format.paths import SHARD_NAME, StorePaths
-from store.format.recipe import FORMAT, Recipe, digest, recipe_differences, value_differences
+from store.format.recipe import FIRST_FORMAT, FORMAT, READABLE, Recipe, digest, recipe_differences, value_differences
 from store.tables import AXES
 
 BUILDING, COMPLETE = "building", "complete"
@@ -32,7 +32,7 @@ class SceneDigest:
     """Identifies a scene's data, independently of the folder that it is in."""
 
     labels: str  # sha256 of the annotation file's bytes
-    images: str  # sha256 of the image files' names and sizes
+    images: str  # sha256 of the names and sha256s of the annotated images; in format 1 of all names and sizes
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 
 def manifest_text(manifest: Manifest) -> bytes:
     """The bytes of STORE.json. Its `checksum` covers all other fields, so any damage is detected."""
-    values = asdict(manifest) | {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
+    values = asdict(manifest) | {"recipe": manifest.recipe.to_dict()}
+    values |= {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
     return (json.dumps(values | {"checksum": digest(values)}, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -151,8 +152,8 @@ def parse_manifest(text: bytes, path: Path, remedy: str) -> Manifest:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise IntegrityError(f"{path} does not have format {FORMAT}; extract into another --store")
+    if not isinstance(values, dict) or values.get("format") not in READABLE:
+        raise IntegrityError(f"{path} does not have format {FORMAT} or {FIRST_FORMAT}; extract into another --store")
     try:
         manifest = _parse(values)
         intact = manifest_text(manifest) == text
@@ -178,6 +179,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
         units=tuple(_parse_unit(unit, state) for unit in values["units"]),
         weights=str(values["weights"]),
         state=state,
+        format=values["format"],
     )
 
 

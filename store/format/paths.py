@@ -21,6 +21,7 @@ class StorePaths:
         self.temporary = root / ".tmp"  # files that are not published yet
         self.quarantine = root / "quarantine"  # damaged files
         self.lock = root / ".lock"
+        self.image_cache = root / ".images.json"  # sha256 of images; not part of the store, may be deleted
 
     def shard(self, name: str) -> Path:
         """The shard with the file name `name`."""

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from configs.errors import IntegrityError, MismatchError
+from configs.panorama import AUTO, YES
 
-FORMAT = 1  # of shards and STORE.json; every change to either increases it and must say how old stores are read
+FORMAT = 2  # of shards and STORE.json; every change to either increases it and must say how old stores are read
+FIRST_FORMAT = 1  # images were identified by name and size, and every image was taken for a panorama
+READABLE = (FIRST_FORMAT, FORMAT)
 CROPS = "crops"  # the backbone name of a store that holds the crops' pixels
 PIXEL_DTYPE = "uint8"
 
@@ -29,15 +32,19 @@ class Recipe:
     precision: str  # of the forward pass: "float32", "bfloat16" or "float16"
     dtype: str  # of the stored features: "float16" or "float32"; "uint8" for crops
     views: int  # 1, or 2 with the mirrored crop
+    panorama: str = AUTO  # whether the edges of an image touch: "auto", "yes" or "no", see configs.panorama
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, as `format` has them."""
+        values = asdict(self)
+        if self.format == FIRST_FORMAT:
+            del values["panorama"]
+        return values
 
     def identity(self) -> dict[str, Any]:
-        """The fields that a head depends on. dtype, precision, views and format may differ from its training."""
-        free = {"dtype", "precision", "views", "format"}
+        """The fields that a head depends on. Those of storage, rounding and the shape of images may differ."""
+        free = {"dtype", "precision", "views", "panorama", "format"}
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     @classmethod
@@ -49,6 +56,8 @@ class Recipe:
         """
         if not isinstance(values, dict):
             raise IntegrityError("the recipe is not a table of fields; the store is damaged")
+        if values.get("format") == FIRST_FORMAT:
+            values = {"panorama": YES} | values
         for item in fields(cls):
             value = values.get(item.name)
             if type(value) is not item.type:

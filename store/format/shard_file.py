@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from configs.errors import AccessError, IntegrityError, StoreError
 from configs.read_file import SHARD_BYTES, is_no_access, open_file, read_file
 from store.files import sha256
+from store.format.descriptions import dataset_attributes
 from store.format.layout import array_view, check_stored, hdf5_layout, make_header, parse_header, read_array
 from store.format.paths import EXTRACT, REPAIR, VERIFY, checksum_in_name
 from store.format.shard import Shard, Skipped, check_rows
@@ -73,6 +74,8 @@ def write_datasets(
             h5d.create(file.id, name.encode(), h5t.py_create(array.dtype), h5s.create_simple(array.shape), plist)
         else:
             file.create_dataset(name, data=array)
+        for attribute, text in dataset_attributes(name).items():
+            file[name].attrs[attribute] = text
 
 
 def _datasets(shard: Shard) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 """What STORE.json and a shard say about the same unit."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from configs.errors import IntegrityError
 from store.format.manifest import Manifest, Unit
 from store.format.paths import EXTRACT
+from store.format.recipe import FIRST_FORMAT
 from store.format.shard import Shard
 from store.tables import Visual
 
@@ -41,8 +43,15 @@ def describe_stored(unit: Unit, name: str, size: int, shard: Shard, zeros: int |
 
 def shard_attributes(plan: Manifest, unit: Unit) -> dict[str, str]:
     """The attributes that identify a shard: its recipe and the digests of its unit."""
-    recipe = "; ".join(f"{name}={value}" for name, value in plan.recipe.to_dict().items())
-    return {"recipe": recipe, "digest": unit.digest, "visual_digest": unit.visual_digest}
+    return {"recipe": shard_recipe(plan), "digest": unit.digest, "visual_digest": unit.visual_digest}
+
+
+def shard_recipe(plan: Manifest) -> str:
+    """The recipe as an attribute: JSON, or in format 1 text."""
+    values = plan.recipe.to_dict()
+    if plan.format == FIRST_FORMAT:
+        return "; ".join(f"{name}={value}" for name, value in values.items())
+    return json.dumps(values, sort_keys=True)
 
 
 def check_shard_of_unit(manifest: Manifest, unit: Unit, shard: Shard, store: Path) -> None:

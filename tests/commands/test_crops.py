@@ -52,7 +52,7 @@ def test_the_units_of_crops_have_a_bounded_size(tmp_path: Path, loaded: LoadedBa
 
 def test_black_crops_are_sound(tmp_path: Path, loaded: LoadedBackbone) -> None:
     data = write_folder(tmp_path / "data", ("cafe",), frames=1)
-    Image.new("RGB", (200, 64)).save(data / IMAGES / "cafe" / "000000.jpg")
+    Image.new("RGB", (256, 64)).save(data / IMAGES / "cafe" / "000000.jpg")
     extract_store(loaded, data, tmp_path / "a.store", crops=True)
     assert not open_crops(tmp_path / "a.store").rows(np.arange(4)).any()
     assert verify(tmp_path / "a.store").to_dict()["crops"]["sound"]

@@ -21,6 +21,7 @@ TRAIN = """\
 --no_scene_context flag
 --data_path text ../dataset
 --frame_interval integer 1
+--panorama auto|yes|no auto
 --num_workers integer 4
 --max_skipped float 0.01
 --store text ""
@@ -44,6 +45,7 @@ SURFACE = {
 --weights text imagenet
 --crop_size integer 112
 --frame_interval integer 1
+--panorama auto|yes|no auto
 --persons all|paired all
 --views integer 1
 --dtype float16|float32 float16
@@ -82,6 +84,7 @@ run_folder path required
 --store path
 --data_path path
 --split train|val|test test
+--panorama auto|yes|no
 --weights text ""
 --device auto|cpu|cuda auto
 --json flag
@@ -94,6 +97,7 @@ run_folder path required
 --draw path
 --frame_interval integer 1
 --scene text
+--panorama auto|yes|no
 --weights text ""
 --device auto|cpu|cuda auto
 --json flag
@@ -121,6 +125,7 @@ run_folder path required
 --lr float
 --seed integer
 --frame_interval integer
+--panorama auto|yes|no
 --num_workers integer
 --device auto|cpu|cuda
 --max_skipped float 0.01
@@ -145,6 +150,7 @@ path path required
 """,
     "store verify": """\
 path path required
+--data_path path
 --json flag
 """,
     "store repair": """\

@@ -146,7 +146,9 @@ def test_each_frame_is_decoded_once_and_each_person_cropped_once(
     )
     cropped: list[int] = []
     crop = extract.units.prepare.crop_people
-    monkeypatch.setattr(extract.units.prepare, "crop_people", lambda f, b, s: cropped.append(len(b)) or crop(f, b, s))
+    monkeypatch.setattr(
+        extract.units.prepare, "crop_people", lambda f, b, *rest: cropped.append(len(b)) or crop(f, b, *rest)
+    )
     extract_store(loaded, data, tmp_path / "a.store")
     assert len(decoded) == len(set(decoded)) == 8
     assert sum(cropped) == 40

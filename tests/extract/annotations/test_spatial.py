@@ -18,7 +18,7 @@ SIZE = (400, 120)
 def features(rows: list[tuple[Box, Box, int]], shift_a: float = 0, shift_b: float = 0) -> NDArray[np.floating]:
     a = np.array([row[0] for row in rows]) + np.array([shift_a, 0, 0, 0])
     b = np.array([row[1] for row in rows]) + np.array([shift_b, 0, 0, 0])
-    return spatial_features(a, b, np.tile(SIZE, (len(rows), 1)), np.array([row[2] for row in rows]))
+    return spatial_features(a, b, np.tile(SIZE, (len(rows), 1)), np.array([row[2] for row in rows]), "yes")
 
 
 @given(ROWS)
@@ -49,7 +49,7 @@ def test_features_do_not_change_when_a_box_moves_by_full_turns(
 
 def test_each_pair_uses_the_size_of_its_frame() -> None:
     box_a, box_b = np.array([[0.0, 0, 10, 20]] * 2), np.array([[50.0, 5, 10, 20]] * 2)
-    actual = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]))
+    actual = spatial_features(box_a, box_b, np.array([[100, 40], [1000, 80]]), np.array([3, 40]), "yes")
     np.testing.assert_allclose(actual[:, 2], [0.5, 0.05], rtol=1e-6)
     np.testing.assert_allclose(actual[:, 6], [5 / 40, 5 / 80], rtol=1e-6)
     np.testing.assert_allclose(actual[:, 7], [0.3, 1.0], rtol=1e-6)
@@ -67,3 +67,13 @@ def test_no_pairs_give_no_rows() -> None:
 
 def test_the_scene_density_is_the_only_feature_that_is_not_geometric() -> None:
     assert SPATIAL_NAMES[NUM_GEOMETRIC:] == ("scene_density",)
+
+
+def test_r12_distances_in_an_ordinary_image_do_not_wrap() -> None:
+    box_a, box_b = np.array([[10.0, 10, 20, 40]] * 2), np.array([[760.0, 10, 20, 40]] * 2)
+    size, people = np.array([[800, 600], [800, 200]]), np.array([2, 2])  # a photo and a panorama
+    for panorama, distances in (("auto", [750, 50]), ("yes", [50, 50]), ("no", [750, 750])):
+        actual = spatial_features(box_a, box_b, size, people, panorama)
+        np.testing.assert_allclose(actual[:, 2] * 800, distances, rtol=1e-5)
+        np.testing.assert_allclose(actual[:, 0] * 800, np.array(distances) - 20, rtol=1e-5)
+        np.testing.assert_allclose(actual[:, 5] * 40, distances, rtol=1e-5)

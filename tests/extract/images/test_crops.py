@@ -1,5 +1,7 @@
 """Crops are compared with Pillow, including those across the seam of the panorama."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from extract.images.crops import PADDING, boxes_outside, crop_people, crop_regions
+from extract.images import crops as images
+from extract.images.crops import PADDING
 from tests.oracles import round_half_up
 
 W, H = 160, 60
+crop_regions = partial(images.crop_regions, panorama="yes")
+crop_people = partial(images.crop_people, panorama="yes")
+boxes_outside = partial(images.boxes_outside, panorama="yes")
 FRAME = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, H, W), dtype=np.uint8))
 SMOOTH = torch.from_numpy(
     np.asarray(Image.fromarray(FRAME[:, :8, :20].permute(1, 2, 0).numpy()).resize((W, H))).transpose(2, 0, 1).copy()
@@ -126,3 +132,48 @@ def test_the_frame_is_not_changed_and_its_memory_layout_does_not_matter() -> Non
     interleaved = FRAME.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     assert torch.equal(crop_people(FRAME, boxes, 32), crop_people(interleaved, boxes, 32))
     assert torch.equal(before, FRAME)
+
+
+def pillow_photo_crop(box: tuple[int, ...], size: int) -> NDArray[np.uint8]:
+    """Cuts a crop of an ordinary image with slicing and Pillow's resize."""
+    x, y, w, h = box
+    pad_x, pad_y = round_half_up(w * PADDING), round_half_up(h * PADDING)
+    pixels = FRAME.permute(1, 2, 0).numpy()
+    region = pixels[max(y - pad_y, 0) : y + h + pad_y, max(x - pad_x, 0) : x + w + pad_x]
+    return np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize(
+    "box", [(150, 20, 30, 30), (-12, 20, 30, 30), (2, 10, 20, 30), (40, 10, 20, 30), (5, 5, 400, 30)]
+)
+def test_r12_an_ordinary_image_never_wraps(box: tuple[int, ...]) -> None:
+    """160 x 60 pixels are less than 4 times as wide as high."""
+    expected = pillow_photo_crop(box, 32).astype(int)
+    for panorama in ("auto", "no"):
+        crop = images.crop_people(FRAME, np.array([box]), 32, panorama)[0].permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(crop - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("box", "outside"),
+    [
+        ((150, 10, 20, 30), False),
+        ((163, 10, 20, 30), False),  # the padding is inside
+        ((164, 10, 20, 30), True),
+        ((-24, 10, 20, 30), True),
+        ((-23, 10, 20, 30), False),
+        ((10, 66, 20, 30), True),
+        ((-50, 10, 400, 30), False),  # wider than the image
+    ],
+)
+def test_r12_boxes_beside_an_ordinary_image_are_outside(box: tuple[float, ...], outside: bool) -> None:
+    assert images.boxes_outside(np.array([box]), W, H).tolist() == [outside]
+
+
+def test_auto_treats_wide_images_as_panoramas() -> None:
+    box = np.array([[150.0, 10, 20, 20]])
+    wide = FRAME[:, :40]  # 160 x 40
+    assert torch.equal(images.crop_people(wide, box, 32), images.crop_people(wide, box, 32, "yes"))
+    assert not torch.equal(images.crop_people(wide, box, 32), images.crop_people(wide, box, 32, "no"))
+    almost = FRAME[:, :41]
+    assert torch.equal(images.crop_people(almost, box, 32), images.crop_people(almost, box, 32, "no"))
