@@ -75,7 +75,7 @@ def finetune(context: click.Context, /, start: str, **_: Any) -> None:
 @click.pass_context
 def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
     """Train with a preset, or choose one from a list. Options override the preset's settings."""
-    _train(context, presets.preset(preset or options.choose_preset()).settings)
+    _train(context, presets.preset(preset or options.choose_preset(context.params["as_json"])).settings)
 
 
 def _train(context: click.Context, settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from configs.ranks import restarts, world_size
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
+from extract.annotations.jrdb import scene_names
 from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
 from extract.recipe import feature_recipe
@@ -39,6 +40,8 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
         options = replace(options, resume=True)
     if not options.resume:
         check_run_folder(config, options.overwrite)
+    if not options.store:
+        scene_names(Path(config.data_path))  # before weights are downloaded
     if world_size() > 1:
         _check_distributed(config)
     with process_group(pick_device(config.device)):

@@ -4,6 +4,7 @@ Each command has one decorator here, which lists its options in the order of the
 `--help` imports nothing but click and configs.
 """
 
+import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -218,8 +219,14 @@ def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2
     return ResNetStage2Config.from_dict(settings | read_toml(context.params["config_file"]) | typed)
 
 
-def choose_preset() -> str:
-    """Lists the presets, asks for a number and returns the name of that preset."""
+def choose_preset(as_json: bool) -> str:
+    """Lists the presets, asks for a number and returns the name of that preset.
+
+    Raises:
+        ConfigError: there is no terminal to ask at, or the output is JSON.
+    """
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(f"no preset is named; run `stage2 run NAME` with one of {', '.join(p.name for p in PRESETS)}")
     for number, item in enumerate(PRESETS, 1):
         click.echo(f"  {number}  {item.name:<16} {item.description}")
     return PRESETS[click.prompt("Preset", type=click.IntRange(1, len(PRESETS)), default=1) - 1].name

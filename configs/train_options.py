@@ -24,6 +24,7 @@ class TrainOptions:
         "[default: a matching store in stores/, or a new one; images if the backbone is trained]",
     )
     max_skipped: float = shared(ExtractionConfig, "max_skipped")
+    update: bool = setting(False, help="Compute what changed in the data of `store`; set by `stage2 compare`.")
     seeds: int = setting(
         1, low=1, high=1_000_000, help="Train N times, with N consecutive seeds; report mean and standard deviation."
     )

@@ -9,7 +9,7 @@ from typing import Any
 from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
 from configs.process.failures import how_to_continue
-from extract.annotations.jrdb import scene_digests
+from extract.annotations.jrdb import scene_digests, scene_names
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
@@ -56,6 +56,7 @@ def extract(config: ExtractionConfig) -> ExtractionSummary:
         TooManySkippedError: more items are unusable than `config.max_skipped` allows.
         MismatchError, LockedError, StoreError, StorageError: the store cannot be written.
     """
+    scene_names(Path(config.data_path))  # before weights are downloaded
     return extract_with(config, load_backbone(config.backbone, config.weights))
 
 

@@ -59,6 +59,7 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
         num_workers=config.num_workers,
         device=config.device,
         max_skipped=options.max_skipped,
+        update=options.update,
     )
     if not options.store or not is_store(Path(options.store)):
         return extraction

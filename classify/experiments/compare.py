@@ -8,11 +8,13 @@ from typing import Any
 
 from classify.experiments.finished_row import load_finished
 from classify.experiments.isolated import train_in_subprocess
+from classify.experiments.stores import choose_store
 from classify.model.checkpoint import CACHED, END_TO_END
 from classify.report.results import write_json
 from configs.errors import ConfigError, MismatchError
 from configs.presets import preset
 from configs.printable import markdown_text, printable
+from configs.process.failures import how_to_continue
 from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
 from configs.train_options import TrainOptions
 from extract.annotations.jrdb import scene_digests
@@ -24,6 +26,7 @@ from store.format.recipe import digest
 from store.reader import store_info
 
 _log = logging.getLogger("stage2")
+_KEPT = "; finished runs and extracted units in --out are kept: run the same command again to continue"
 MODES = (CACHED, END_TO_END)
 RESULT, TABLE, ROW = "compare.json", "compare.md", "compare_row.json"  # file names; ROW is in the run folder
 
@@ -55,7 +58,8 @@ def compare(
     """Trains each backbone in each mode, one after the other, and writes compare.json and compare.md to `out`.
 
     Each run uses the training guide's preset (resnet18_frozen in cached mode, else the backbone's own). Runs and
-    stores are in `out`. The same command reuses finished runs if their data, weights and settings are unchanged.
+    stores are in `out`; a finished store in stores/ that fits is used. The same command reuses finished runs if their
+    data, weights and settings are unchanged, and otherwise updates the store and trains again.
 
     Args:
         backbones: of BACKBONES; "hog" has no trainable parameters and is only compared in cached mode.
@@ -123,12 +127,15 @@ def _config(out: Path, backbone: str, mode: str, settings: dict[str, Any]) -> Re
 
 def _train_row(run: PlannedRun, key: str, out: Path, max_skipped: float, train: Train) -> dict[str, Any]:
     """Trains one run; returns and saves its results, its row of the table and its key."""
-    config, store = run.config, out / f"{run.backbone}.store"
+    config, store, options = run.config, Path(), TrainOptions(max_skipped=max_skipped, overwrite=True)
+    if run.mode == CACHED:
+        options = choose_store(config, options, out)
+        store = Path(options.store)
     resumed = run.mode == CACHED and store.exists()
     with translate_os_errors(out):
         (Path(config.checkpoint_dir) / ROW).unlink(missing_ok=True)
-    features = str(store) if run.mode == CACHED else ""
-    results = train(config, TrainOptions(features, max_skipped, overwrite=True))
+    with how_to_continue(lambda: _KEPT, override=True):
+        results = train(config, options)
     row = {
         "model": run.backbone,
         "mode": run.mode,

@@ -1,11 +1,16 @@
 """Trains in a separate process, so that the peak memory of one training can be measured."""
 
 import json
+import os
 import resource
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +19,21 @@ import torch
 import configs.errors
 from classify.pipeline import train
 from classify.report.log import console
-from configs.errors import Stage2Error
+from configs.errors import EXIT_TERMINATED, Stage2Error
+from configs.process.failures import sigterm_interrupts
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.train_options import TrainOptions
 from extract.device import pick_device
 
+_GRACE = 10.0  # seconds for a child to end after SIGTERM
 _STATUS = Path("/proc/self/status")
 
 
 def train_and_send(config: ResNetStage2Config, options: TrainOptions, sender: Connection) -> None:
     """Runs in the child process: trains, and sends the results or the error as JSON."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with console(sys.stderr):
+        with sigterm_interrupts(), console(sys.stderr):
             results = train(config, options).results
         message = results | _peak_memory(pick_device(config.device))
     except Stage2Error as error:
@@ -58,16 +66,39 @@ def train_in_subprocess(
     sender.close()
     try:
         message: dict[str, Any] = json.loads(receiver.recv_bytes())
+        child.join()
     except EOFError as error:
         child.join()
         raise Stage2Error(
             f"the training of {config.checkpoint_dir} died with exit code {child.exitcode} (-9: out of memory); use a "
             f"smaller --batch_size or fewer --num_workers, and run the same command again"
         ) from error
-    child.join()
+    finally:
+        _end(child)
     if "error" in message:
         raise getattr(configs.errors, message["error"])(message["message"])
     return message
+
+
+def _end(child: BaseProcess) -> None:
+    """Ends the child if it still runs because this process was interrupted."""
+    if child.is_alive():
+        child.terminate()
+        child.join(_GRACE)
+    if child.is_alive():
+        child.kill()
+        child.join()
+
+
+def _end_with_parent() -> None:
+    """Runs in a thread of the child: ends the child when the parent process is gone, however it died."""
+    parent = parent_process()
+    if parent is None:  # called in a process that is nobody's child
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(EXIT_TERMINATED)
 
 
 def error_class_name(kind: type[Stage2Error]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.printable import printable
 from configs.read_file import ANNOTATION_BYTES, read_file
+from extract.annotations.folder import explain_missing_annotations
 from extract.annotations.objects import FrameObjects, load_labels, read_objects
 from extract.annotations.spatial import SPATIAL_DIM
 from extract.images.identity import ImageIdentities
@@ -60,7 +61,7 @@ def scene_names(data_path: Path) -> list[str]:
         if not _is_utf8(name):
             raise DataError(f"{folder} contains {name!a}, a name that is not UTF-8; rename it")
     if not names:
-        raise DataError(f"{folder} contains no annotations (<scene>.json); check --data_path")
+        raise DataError(explain_missing_annotations(data_path, LABELS))
     return names
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,15 +109,21 @@ def _objects_in(value: Any) -> Objects:
 @contextmanager
 def _atomic_folder(out: Path) -> Iterator[Path]:
     """Yields a temporary folder next to `out` that is renamed to `out` once it is complete."""
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name; links are kept
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; remove it, or choose another folder")
-    partial = out.with_name(f"{out.name}.partial")
-    if partial.exists():
-        raise DataError(f"{partial} was left by a run that was killed; remove it")
-    partial.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # a random name: what a killed run leaves does not block the next one
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".partial", dir=out.parent))
+    folder = partial / "data"  # with the usual permissions, unlike `partial`
     try:
-        yield partial
-        os.replace(partial, out)  # noqa: PTH105 - also replaces an empty folder
+        folder.mkdir()
+        yield folder
+        if out.exists() and out.samefile("."):  # replacing the current folder would remove it under the shell
+            for entry in sorted(folder.iterdir()):
+                entry.rename(out / entry.name)
+        else:
+            os.replace(folder, out)  # noqa: PTH105 - also replaces an empty folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

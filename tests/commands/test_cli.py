@@ -144,7 +144,9 @@ def test_skipped_items_give_exit_code_3(tmp_path: Path) -> None:
         (("train", "--bogus"), 2, "--bogus"),
         (("train", "--epochs", "0", "--data_path", "x"), 2, "epochs"),
         (("extract", "--data_path", "nowhere", "--weights", "random"), 1, "--data_path"),
-        (("extract", "--data_path", "nowhere", "--weights", "missing.pth"), 1, "missing.pth"),
+        (("extract", "--data_path", "nowhere", "--weights", "missing.pth"), 1, "nowhere does not exist"),
+        (("train", "--data_path", "nowhere", "--weights", "missing.pth"), 1, "nowhere does not exist"),
+        (("run",), 2, "resnet18_frozen"),
         (("evaluate", "nowhere", "--store", "s"), 4, "nowhere"),
         (("evaluate", "nowhere"), 2, "--store or --data_path"),
         (("report", "nowhere"), 1, "final_results.json"),
@@ -194,6 +196,8 @@ def test_a_preset_can_be_chosen_from_a_list(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "6")
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
     assert run_cli("run", "--data_path", data, *QUICK, "--freeze_backbone", "--checkpoint_dir", "r") == 0
     assert json.loads(Path("r/config.json").read_text())["batch_size"] == 2
 

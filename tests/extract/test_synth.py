@@ -156,3 +156,31 @@ def test_an_interrupted_job_leaves_no_files(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(tmp_path / "d", scenes=3, frames=1, people=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_p4_what_a_killed_run_leaves_does_not_block_the_next(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "file").touch()
+    (tmp_path / ".out.abcd.partial").mkdir()
+    draw_dataset(tmp_path / "out", scenes=3, frames=1, people=2)
+    assert (tmp_path / "out.partial" / "file").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.partial", ".out.abcd.partial"}
+
+
+def test_p4_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extract.synth.dataset._write_labels", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        draw_dataset(tmp_path / "out", scenes=3, frames=1, people=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_p8_the_current_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    draw_dataset(Path(), scenes=3, frames=1, people=2)
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"images", "labels"}
+    assert {path.name for path in Path().iterdir()} == {"images", "labels"}
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

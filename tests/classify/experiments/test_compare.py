@@ -16,9 +16,9 @@ from configs.errors import ConfigError, DataError, MismatchError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.train_options import TrainOptions
 from extract.synth.dataset import draw_dataset
-from store.reader import load_store
+from store.reader import load_store, store_info
 from tests.jobs import SCENES, run_cli
-from tests.jrdb_folder import write_folder
+from tests.jrdb_folder import read_labels, write_folder, write_labels
 
 SMALL = {"weights": "random", "crop_size": 32, "epochs": 2, "device": "cpu", "num_workers": 0}
 
@@ -168,13 +168,43 @@ def test_the_same_command_reuses_finished_runs(tmp_path: Path, settings: dict[st
     assert changed["rows"][0]["extract_resumed"]
 
 
-def test_changed_data_is_not_compared_with_old_runs(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_p10_compare_trains_again_after_a_label_edit(tmp_path: Path, settings: dict[str, Any]) -> None:
     data = write_folder(tmp_path / "data", SCENES, frames=2, people=6)
     settings = settings | {"data_path": str(data)}
-    compare(tmp_path / "out", ["hog"], ["cached"], settings, train=train_here)
-    write_folder(data, SCENES, frames=2, people=6, seed=1)
-    with pytest.raises(MismatchError):  # the store in --out was extracted from the old data
-        compare(tmp_path / "out", ["hog"], ["cached"], settings, train=train_here)
+    options = []
+
+    def train_and_note(config: ResNetStage2Config, given: TrainOptions) -> dict[str, Any]:
+        options.append((Path(given.store).name, given.update))
+        return train_here(config, given)
+
+    def compare_again(**changes: Any) -> dict[str, Any]:
+        return compare(tmp_path / "out", ["hog"], ["cached"], settings | changes, train=train_and_note)
+
+    first = compare_again()
+    labels = read_labels(data, SCENES[0])
+    edited = next(person for people in labels.values() for person in people if person["H-interaction"])
+    edited["H-interaction"] = []
+    write_labels(data, SCENES[0], labels)
+    second = compare_again()
+    assert options == [("hog.store", False), ("hog.store", True)]
+    assert sum(second["pairs_per_class"]["train"]) < sum(first["pairs_per_class"]["train"])
+    compare_again(crop_size=40)  # another recipe needs another store
+    assert options[2][0] not in {"hog.store", ""} and not options[2][1]
+    assert compare_again()["pairs_per_class"] == second["pairs_per_class"]  # the first store still fits
+    assert options[3:] == [("hog.store", False)]
+
+
+def test_p10_compare_uses_a_finished_store_that_fits(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = str(Path(settings["data_path"]).resolve())
+    command = ("--backbone", "hog", "--crop_size", "32", "--device", "cpu", "--num_workers", "0")
+    assert run_cli("extract", "--data_path", data, *command) == 0
+    (store,) = Path("stores").iterdir()
+    comparison = compare(tmp_path / "out", ["hog"], ["cached"], settings | {"data_path": data}, train=train_here)
+    assert not list((tmp_path / "out").glob("*.store"))
+    assert comparison["rows"][0]["zero_share"] == store_info(store)["zero_share"]
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

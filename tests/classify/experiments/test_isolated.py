@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 
 import classify.evaluate.baselines
+import classify.experiments.isolated
 import classify.train.run
 from classify.experiments.isolated import error_class_name, peak_resident_bytes, train_and_send, train_in_subprocess
 from classify.pipeline import train
@@ -71,3 +76,62 @@ def kill_itself(config: ResNetStage2Config, options: TrainOptions, sender: Conne
 def test_a_child_that_dies_is_named() -> None:
     with pytest.raises(Stage2Error, match=r"run died with exit code -9.*--batch_size"):
         train_in_subprocess(ResNetStage2Config(checkpoint_dir="run"), TrainOptions(), kill_itself)
+
+
+def sleep_instead(config: ResNetStage2Config, options: TrainOptions, sender: Connection) -> None:
+    """`train_and_send` with a training that writes its process id and never ends."""
+
+    def sleep(config: ResNetStage2Config, options: TrainOptions) -> None:
+        Path(config.checkpoint_dir).write_text(str(os.getpid()))
+        time.sleep(600)
+
+    classify.experiments.isolated.train = sleep  # type: ignore[assignment]
+    train_and_send(config, options, sender)
+
+
+PARENT = """
+import sys
+from classify.experiments.isolated import train_in_subprocess
+from configs.process.failures import sigterm_interrupts
+from configs.resnet_stage2_config import ResNetStage2Config
+from configs.train_options import TrainOptions
+from tests.classify.experiments.test_isolated import sleep_instead
+if __name__ == "__main__":
+    with sigterm_interrupts():
+        train_in_subprocess(ResNetStage2Config(checkpoint_dir=sys.argv[1]), TrainOptions(), sleep_instead)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_p4_the_child_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    script, started = tmp_path / "parent.py", tmp_path / "started"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[3]
+    environment = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(started)],
+        env=environment | {"PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: started.exists() and started.read_text() != "", 60)
+        child = int(started.read_text())
+        parent.send_signal(number)
+        parent.wait(30)
+        wait_until(lambda: not is_running(child), 30)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"

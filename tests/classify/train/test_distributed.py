@@ -123,6 +123,9 @@ def test_settings_that_need_one_process_are_refused(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     with pytest.raises(SystemExit) as stop:
         main([*command("no", 1), *more])
     assert stop.value.code == 2
