@@ -17,7 +17,7 @@ from configs.errors import EXIT_FAULTY, EXIT_SKIPPED
 from configs.extraction_config import ExtractionConfig
 from configs.printable import printable_lines
 from configs.process.failures import Failure, failure_of, sigterm_interrupts
-from configs.process.streams import run_and_exit
+from configs.process.streams import check_address_space, run_and_exit
 from configs.ranks import rank
 from configs.settings import from_options
 from configs.train_options import TrainOptions
@@ -252,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits. A failure is printed as one sentence; with --json also as an object."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        check_address_space(arguments)
         with sigterm_interrupts():
             code: int | None = stage2.main(arguments, prog_name="stage2", standalone_mode=False)
     except click.ClickException as error:

@@ -8,13 +8,15 @@ on in both cases, with its own exit code.
 import io
 import logging
 import os
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 from configs.errors import Stage2Error, StorageError
 
+_ADDRESS_SPACE = 4 * 2**30  # bytes; measured: training on the CPU fails below
 _NAMES = {1: "standard output", 2: "standard error"}
 
 
@@ -80,6 +82,23 @@ def _redirect_to_null(descriptor: int) -> None:
     if null != descriptor:
         os.dup2(null, descriptor)
         os.close(null)
+
+
+def check_address_space(arguments: Sequence[str]) -> None:
+    """Refuses to start PyTorch under a small `ulimit -v`, where it crashes with a segmentation fault.
+
+    Raises:
+        Stage2Error: the limit is below _ADDRESS_SPACE, and the command line needs PyTorch.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    inspects_store = arguments[:1] == ["store"] and arguments[1:2] != ["repair"]
+    if inspects_store or not arguments or {"--help", "-h", "--version"} & set(arguments):
+        return
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE:
+        raise Stage2Error(
+            f"the address space is limited to {limit / 2**30:.1f} GiB (ulimit -v), but PyTorch needs at least "
+            f"{_ADDRESS_SPACE / 2**30:.0f} GiB; raise the limit"
+        )
 
 
 def run_and_exit(function: Callable[[], None]) -> NoReturn:

@@ -245,3 +245,15 @@ def test_p5_training_says_after_which_epoch_it_stopped(
     ) in stopped
     monkeypatch.setattr(classify.train.loop, "save_checkpoint", save)
     assert run_cli(*options, "--resume", "auto") == 0
+
+
+def test_p8_a_small_limit_of_the_address_space_is_named(trained: Path, tmp_path: Path) -> None:
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = shlex.join([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)])
+        script = f"ulimit -v 3500000; {command}"
+        return subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=False, cwd=tmp_path)
+
+    done = run(*train_options(trained, tmp_path / "run"))
+    assert done.returncode == 1 and "limited to 3.3 GiB (ulimit -v)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert run("train", "--help").returncode == run("store", "info", trained / "s.store").returncode == 0
