@@ -1,7 +1,9 @@
 """Selects the pairs of each split by classes, scene split and frame interval; stores do not depend on these."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,13 +62,14 @@ def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split
     """
     scenes = config.split.scenes(name)
     if not set(scenes) & set(tables.scenes):
+        near = _near_scene(scenes, tables, config.split)
         raise SplitError(
-            f"no scene of the {name} split is in the data ({_list_some(scenes)}); the scenes in the data are "
+            f"no scene of the {name} split is in the data ({_list_some(scenes)}){near}; the scenes in the data are "
             f"{_list_some(tables.scenes)}: list some of them as {name} under [split]"
         )
     in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(scenes, dtype=np.str_))
-    labels = _pair_classes(tables, config.classes)
-    selected = in_scene[tables.frame_scene[tables.pair_frame]] & _on_interval(tables, config) & (labels >= 0)
+    labels = pair_classes(tables, config.classes)
+    selected = in_scene[tables.frame_scene[tables.pair_frame]] & on_interval(tables, config) & (labels >= 0)
     rows = np.flatnonzero(selected).astype(np.int64)
     if not len(rows):
         raise SplitError(
@@ -76,13 +79,13 @@ def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split
     return Split(name, rows, labels[rows])
 
 
-def _pair_classes(tables: Tables, classes: tuple[PairClass, ...]) -> NDArray[np.int64]:
+def pair_classes(tables: Tables, classes: tuple[PairClass, ...]) -> NDArray[np.int64]:
     """(M,) class index of each pair, -1 if its labels belong to no class."""
     by_set = np.array([class_of(labels, classes) for labels in tables.label_sets], dtype=np.int64)
     return by_set[tables.label] if len(by_set) else np.full(len(tables.label), -1, dtype=np.int64)
 
 
-def _on_interval(tables: Tables, config: ResNetStage2Config) -> NDArray[np.bool_]:
+def on_interval(tables: Tables, config: ResNetStage2Config) -> NDArray[np.bool_]:
     """(M,) whether the pair is in every n-th annotated frame of its scene, counted from the first."""
     selected: NDArray[np.bool_] = tables.frame_index[tables.pair_frame] % config.frame_interval == 0
     return selected
@@ -97,14 +100,15 @@ def _log_scenes(tables: Tables, split: SceneSplit) -> None:
         _log.info("Scenes in no split: %s; their %s pairs are excluded.", _list_some(unlisted), f"{excluded:,}")
     missing = sorted(listed - set(tables.scenes))
     if missing:
-        _log.info("Scenes of the split that are not in the data: %s.", _list_some(missing))
+        near = _near_scene(missing, tables, split)
+        _log.info("Scenes of the split that are not in the data: %s%s.", _list_some(missing), near)
     unlabelled = [scene for index, scene in enumerate(tables.scenes) if scene in listed and not pairs[index]]
     if unlabelled:
         _log.info("Scenes without a labelled pair: %s.", _list_some(unlabelled))
 
 
 def _log_labels(tables: Tables, config: ResNetStage2Config) -> None:
-    labels = tables.label[_on_interval(tables, config)]
+    labels = tables.label[on_interval(tables, config)]
     counts = np.bincount(labels, minlength=len(tables.label_sets))
     matches = np.array([_count_matches(labels, config.classes) for labels in tables.label_sets], dtype=np.int64)
     unmatched, ambiguous = int(counts[matches == 0].sum()), int(counts[matches > 1].sum())
@@ -125,6 +129,17 @@ def _log_missing_classes(split: Split, classes: tuple[PairClass, ...]) -> None:
     missing = [pair_class.name for pair_class, count in zip(classes, counts, strict=True) if not count]
     if missing:
         _log.info("The %s split has no %s.", split.name, " and no ".join(missing))
+
+
+def _near_scene(missing: Sequence[str], tables: Tables, split: SceneSplit) -> str:
+    """ "; did you mean ...?" for the first missing scene whose name is near that of a scene in no split, else ""."""
+    listed = {scene for name in SPLIT_NAMES for scene in split.scenes(name)}
+    unlisted = [scene for scene in tables.scenes if scene not in listed]
+    for scene in missing:
+        near = get_close_matches(scene, unlisted, n=1, cutoff=0.8)
+        if near:
+            return f"; for {scene!r}, did you mean {near[0]!r}?"
+    return ""
 
 
 def _list_some(names: tuple[str, ...] | list[str]) -> str:

@@ -30,6 +30,7 @@ th.wide { width:35% }
 td.n { text-align:right; font-variant-numeric:tabular-nums; width:80px } .bar { background:var(--back); height:14px;
 border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; background:#a9b6c6 }
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
+.warning { color:#a33a00; margin:8px 0 0; font-weight:600 }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
 .legend span { margin-right:18px } .legend i { display:inline-block; width:12px; height:12px; margin-right:6px }
 .plots { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
@@ -59,6 +60,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
         _headline(results),
         _section("Comparison with the baselines, test split", _baseline_table(results)),
         _section("Per class, test split", _class_table(results)),
+        *([_section("Pairs of each class and split", _split_table(results))] if "class_table" in results else []),
         _section("Plots", _figures(plots)),
         *([_section("Predictions for test frames", _legend(results) + _overlays(overlays))] if overlays else []),
         _section("Run", _details(folder, results)),
@@ -89,7 +91,8 @@ def _headline(results: dict[str, Any]) -> str:
     }
     cells = "".join(f'<div class="metric"><b>{value}</b>{html_text(name)}</div>' for name, value in metrics.items())
     note = f"MPCA: mean per-class accuracy over the {present} of {total} classes present."
-    return f'<section><div class="metrics">{cells}</div><div class="soft">{note}</div></section>'
+    warnings = "".join(f'<p class="warning">Warning: {html_text(text)}.</p>' for text in results.get("warnings", []))
+    return f'<section><div class="metrics">{cells}</div><div class="soft">{note}</div>{warnings}</section>'
 
 
 def _baseline_table(results: dict[str, Any]) -> str:
@@ -113,6 +116,16 @@ def _class_table(results: dict[str, Any]) -> str:
         for name, accuracy, count in rows
     )
     return f"<table><tr><th>class</th><th class='wide'></th><th>accuracy</th><th>pairs</th></tr>{body}</table>"
+
+
+def _split_table(results: dict[str, Any]) -> str:
+    names = {"train": "train", "val": "val", "test": "test", "to_earlier_class": "given to an earlier class"}
+    head = "".join(f"<th>{name}</th>" for name in names.values())
+    body = "".join(
+        f"<tr><td>{html_text(name)}</td>" + "".join(f'<td class="n">{row[key]:,}</td>' for key in names) + "</tr>"
+        for name, row in results["class_table"].items()
+    )
+    return f"<table><tr><th>class</th>{head}</tr>{body}</table>"
 
 
 def _bar(value: float) -> str:

@@ -4,7 +4,7 @@ Their wording is that of the training guide, and scripts parse it.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -139,11 +139,16 @@ def log_validation(record: dict[str, Any], best: bool, title: str = "") -> None:
         _log.info("New best model saved! mpca: %.4f", record["val_mpca"])
 
 
-def log_test(test: dict[str, Any], baselines: dict[str, Any], title: str = "") -> None:
-    """Logs the test metrics of the best model, and without a `title` those of the baselines; see `log_validation`."""
+def log_test(test: dict[str, Any], baselines: dict[str, Any], warnings: Sequence[str] = (), title: str = "") -> None:
+    """Logs the test metrics of the best model and the warnings, and without a `title` those of the baselines.
+
+    See `log_validation` for `title`.
+    """
     present = f"over {test['classes_present']} of {test['classes']} classes"
     if not title:
         _log.info("")
     _log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, test["accuracy"], test["mpca"], present)
     for name, metrics in baselines.items() if not title else ():
         _log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", metrics["accuracy"], metrics["mpca"])
+    for warning in warnings:
+        _log.warning("%sWarning: %s.", title, warning)

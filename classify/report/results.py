@@ -35,6 +35,8 @@ RESULTS: Schema = {
     "store_fingerprint": str,
     "seconds": {"train": float, str: float},
     "versions": {str: str},
+    "class_table?": {str: {"train": int, "val": int, "test": int, "to_earlier_class": int}},
+    "warnings?": [str],
 }
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")  # results depend on their versions
 

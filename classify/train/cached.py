@@ -9,7 +9,7 @@ from torch import nn
 
 from classify.data.batches import Source, split_persons
 from classify.data.cached import CachedFeatures
-from classify.data.selection import Split, select_splits
+from classify.data.selection import Split
 from classify.data.streamed import StreamedFeatures, features_on_device
 from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
@@ -20,7 +20,7 @@ from classify.train.cpu_settings import keep_freed_memory, threads_for_batch
 from classify.train.head_step import HeadState, HeadStep
 from classify.train.loop import Step, TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, spatial_of, train_runs
+from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, select_data, spatial_of, train_runs
 from configs.process.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
@@ -62,7 +62,7 @@ def train_cached(
     """
     config, tables = configs[0], features.tables
     device = pick_device(config.device)
-    splits = select_splits(tables, config)
+    splits = select_data(tables, config)
     folders = [open_run_folder(one, overwrite, resume) for one in configs]
     with ExitStack() as logs, report_out_of_memory(config.batch_size), resumable(folders[0].path):
         for folder in folders:

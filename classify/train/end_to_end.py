@@ -9,7 +9,7 @@ from classify.data.batches import PairBatch, Source
 from classify.data.crop_cache import build_crop_cache
 from classify.data.crops import CropSource
 from classify.data.identity import CropInputs, data_digests
-from classify.data.selection import Split, select_splits
+from classify.data.selection import Split
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, substate
 from classify.model.head import Stage2Model, build_head
 from classify.report.log import run_log
@@ -17,7 +17,7 @@ from classify.run_folder import open_run_folder
 from classify.train.autograd_step import AutogradStep
 from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, finish, log_start, prepare_data, spatial_of, train_runs
+from classify.train.run import Run, finish, log_start, prepare_data, select_data, spatial_of, train_runs
 from configs.errors import CheckpointError, DataError
 from configs.process.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -57,7 +57,7 @@ def train_end_to_end(
         SplitError, ConfigError, DeviceError, StorageError, Stage2Error: see `train_cached`.
     """
     device = pick_device(config.device)
-    splits = select_splits(tables, config)
+    splits = select_data(tables, config)
     _check_sizes(tables, splits)
     model = _build_model(backbone, config, start)
     folder = open_run_folder(config, overwrite, resume)

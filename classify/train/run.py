@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from classify.data.batches import Source
-from classify.data.selection import Split, log_selection
+from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings, log_class_table
+from classify.data.selection import Split, log_selection, select_splits
 from classify.distributed import barrier
 from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
 from classify.evaluate.metrics import evaluate
@@ -51,6 +52,7 @@ class TrainingData:
     """What the runs that train together share."""
 
     splits: dict[str, Split]
+    class_table: dict[str, ClassRow]  # by class name
     sources: dict[str, Source]
     class_weight: tuple[float, ...]  # (C,)
     objective: Objective
@@ -58,13 +60,20 @@ class TrainingData:
     seconds: dict[str, float]
 
 
+def select_data(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
+    """The pairs of each split. Raises SplitError if a class has no pair in the data, or a split is empty."""
+    check_class_labels(tables, config)
+    return select_splits(tables, config)
+
+
 def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
-    """Logs the configuration, and what the selection of pairs leaves out."""
+    """Logs the configuration, the pairs of each class in each split, and what the selection of pairs leaves out."""
     log_configuration(config)
     log_selection(tables, config, splits)
     size = tables.frame_size.T
     touching = int(np.sum(edges_touch(config.panorama, size[0], size[1])))
     _log.info("%s", describe(config.panorama, touching, len(tables.frame_name)))
+    log_class_table(class_table(tables, config, splits))
 
 
 def prepare_data(
@@ -99,7 +108,8 @@ def prepare_data(
         "knn": knn_baseline(pairs, len(config.classes)),
     }
     seconds = {"baselines": time.monotonic() - clock}
-    return TrainingData(splits, sources, class_weight, objective, baselines, seconds)
+    table = class_table(tables, config, splits)
+    return TrainingData(splits, table, sources, class_weight, objective, baselines, seconds)
 
 
 def train_runs(
@@ -130,11 +140,14 @@ def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> R
         run.model, load_checkpoint(run.folder.best_model).model, run.folder.best_model.name
     )  # report what is on the disk
     test = evaluate(run.model, data.sources["test"], data.objective, "test")
-    log_test(test, data.baselines, run.log_prefix)
+    warnings = class_warnings(data.class_table)
+    log_test(test, data.baselines, warnings, run.log_prefix)
     seconds = seconds | {"evaluate": time.monotonic() - clock}
     results = build_results(run.info, run.history, test, data.baselines, seconds)
     classes = len(run.config.classes)
     results["pairs_per_class"] = {name: split.counts(classes).tolist() for name, split in data.splits.items()}
+    results["class_table"] = {name: row.to_dict() for name, row in data.class_table.items()}
+    results["warnings"] = warnings
     if rank() == 0:
         write_json(run.folder.results, results)
         plot_run(run.folder.path, results, run.history)

@@ -53,6 +53,8 @@ def test_h2_no_field_of_the_results_becomes_markup(tmp_path: Path, results: dict
     changed["baselines"] = {"b" + SCRIPT: {"accuracy": 0.5, "mpca": 0.5}}
     changed["seconds"] = {"train": 1.0, "t" + SCRIPT: 1.0}
     changed["versions"] = {"v" + SCRIPT: SCRIPT}
+    changed["class_table"] = {"c" + SCRIPT: dict.fromkeys(("train", "val", "test", "to_earlier_class"), 1)}
+    changed["warnings"] = ["w" + SCRIPT]
     page = report_of(write_results(tmp_path, changed))
     assert "&lt;script&gt;" in page
     assert "<script" not in page

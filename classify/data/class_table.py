@@ -1,0 +1,123 @@
+"""How many pairs of each class each split has; refuses classes without pairs, and warns of splits that lack one."""
+
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from classify.data.selection import Split, on_interval, pair_classes
+from configs.classes import PairClass, class_of
+from configs.errors import SplitError
+from configs.printable import printable
+from configs.resnet_stage2_config import ResNetStage2Config
+from store.tables import Tables
+
+_MAX_LISTED = 30  # labels in an error
+_log = logging.getLogger("stage2")
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The pairs of one class in each split."""
+
+    train: int
+    val: int
+    test: int
+    to_earlier_class: int  # pairs of the splits with a label of this class that an earlier class gets
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def class_table(tables: Tables, config: ResNetStage2Config, splits: dict[str, Split]) -> dict[str, ClassRow]:
+    """The row of each class, by name, in the order of the classes."""
+    classes = config.classes
+    counts = {name: split.counts(len(classes)) for name, split in splits.items()}
+    used = np.concatenate([split.pairs for split in splits.values()])
+    by_set = np.bincount(tables.label[used], minlength=len(tables.label_sets))
+    rows = {}
+    for index, pair_class in enumerate(classes):
+        earlier = [
+            _has_label(labels, pair_class) and 0 <= class_of(labels, classes) < index for labels in tables.label_sets
+        ]
+        own = {name: int(count[index]) for name, count in counts.items()}
+        rows[pair_class.name] = ClassRow(**own, to_earlier_class=int(by_set[np.array(earlier, bool)].sum()))
+    return rows
+
+
+def log_class_table(table: dict[str, ClassRow]) -> None:
+    """Logs the table, one line per class."""
+    width = max(len("Pairs per class:"), *(len(printable(name)) + 2 for name in table))
+    _log.info("%-*s %9s %9s %9s  %s", width, "Pairs per class:", "train", "val", "test", "given to an earlier class")
+    for name, row in table.items():
+        values = (f"{count:,}" for count in row.to_dict().values())
+        _log.info("%-*s %9s %9s %9s  %s", width, f"  {printable(name)}", *values)
+
+
+def class_warnings(table: dict[str, ClassRow]) -> list[str]:
+    """One sentence for each class that a split lacks, and for a test split of a single class."""
+    warnings = []
+    for split in ("train", "val", "test"):
+        present = [name for name, row in table.items() if getattr(row, split)]
+        missing = [name for name in table if name not in present]
+        for name in missing:
+            effect = {
+                "train": "the model cannot learn this class",
+                "val": "the best epoch is chosen without this class",
+                "test": f"the test MPCA is the mean over {len(present)} of {len(table)} classes",
+            }
+            warnings.append(f"the {split} split has no pair of class {printable(name)!r}: {effect[split]}")
+        if split == "test" and len(present) == 1:
+            warnings.append(
+                f"the test split has pairs of class {printable(present[0])!r} only: "
+                f"its metrics do not show how well the classes are told apart"
+            )
+    return warnings
+
+
+def check_class_labels(tables: Tables, config: ResNetStage2Config) -> None:
+    """Checks that every class gets a pair of the data, at the run's frame interval.
+
+    Raises:
+        SplitError: a class gets none; the message names the nearest label and lists the labels in the data, or names
+            the earlier class that gets all pairs.
+    """
+    classes, rows = config.classes, on_interval(tables, config)
+    own = np.bincount(pair_classes(tables, classes)[rows] + 1, minlength=len(classes) + 1)[1:]
+    counts = np.bincount(tables.label[rows], minlength=len(tables.label_sets))
+    for index in np.flatnonzero(own == 0).tolist():
+        pair_class = classes[index]
+        lost: Counter[str] = Counter()
+        for labels, count in zip(tables.label_sets, counts.tolist(), strict=True):
+            if count and _has_label(labels, pair_class):
+                lost[classes[class_of(labels, classes)].name] += count
+        if lost:
+            earlier, count = lost.most_common(1)[0]
+            raise SplitError(
+                f"class {pair_class.name!r} gets no pair: all {sum(lost.values()):,} with its labels belong to earlier "
+                f"classes ({count:,} to {earlier!r}); list it earlier under [classes], or leave it out"
+            )
+        raise SplitError(_no_pair(pair_class, tables, counts.tolist(), config.frame_interval))
+
+
+def _no_pair(pair_class: PairClass, tables: Tables, counts: list[int], interval: int) -> str:
+    found: Counter[str] = Counter()
+    for labels, count in zip(tables.label_sets, counts, strict=True):
+        found.update(dict.fromkeys(labels, count))
+    known = sorted(label for label, count in found.items() if count)
+    listed = ", ".join(f"{label!r}" for label in known[:_MAX_LISTED]) + (", ..." if len(known) > _MAX_LISTED else "")
+    wanted = " or ".join(repr(label) for label in pair_class.labels)
+    near = next((match for label in pair_class.labels for match in get_close_matches(label, known, n=1)), "")
+    suggestion = f"did you mean {near!r}? " if near else ""
+    at = f" at frame interval {interval}" if interval > 1 else ""
+    return (
+        f"class {pair_class.name!r}: no pair in the data has the label {wanted}{at}; {suggestion}"
+        f"The labels in the data are {listed or 'none'}: correct [classes], or leave the class out"
+    )
+
+
+def _has_label(labels: tuple[str, ...], pair_class: PairClass) -> bool:
+    return any(label in pair_class.labels for label in labels)

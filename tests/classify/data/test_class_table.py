@@ -1,0 +1,134 @@
+"""The table of classes and splits: counts, warnings, and classes without pairs."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings
+from classify.data.selection import select_split, select_splits
+from classify.report.html import write_report
+from classify.report.log import console
+from configs.classes import DEFAULT_CLASSES, PairClass
+from configs.errors import SplitError
+from configs.splits import SceneSplit
+from store.tables import Tables
+from tests.factories import LABELS, make_features, make_tables, small_config, train_head, with_labels
+
+TALK = PairClass("Talk", ("conversation",))
+SETS = (*((label,) for label in LABELS), ("conversation", "sitting together"), ("conversation",))
+
+
+def talking_tables() -> Tables:
+    """50 pairs a scene (a, b train; c val; d test), each fifth of them with each of SETS; and an excluded scene."""
+    return with_labels(make_tables(("a", "b", "c", "d", "extra")), np.arange(250) % 5, SETS)
+
+
+def test_r9_r10_the_table_counts_each_class_in_each_split_and_what_went_to_earlier_classes() -> None:
+    config = small_config(classes=(*DEFAULT_CLASSES, TALK))
+    tables = talking_tables()
+    table = class_table(tables, config, select_splits(tables, config))
+    assert table == {
+        "Walking Together": ClassRow(20, 10, 10, 0),
+        "Standing Together": ClassRow(20, 10, 10, 0),
+        "Sitting Together": ClassRow(40, 20, 20, 0),
+        "Talk": ClassRow(20, 10, 10, 40),  # of 80 pairs with its label, "Sitting Together" gets 40
+    }
+    reordered = replace(config, classes=(TALK, *DEFAULT_CLASSES))
+    table = class_table(tables, reordered, select_splits(tables, reordered))
+    assert table["Talk"] == ClassRow(40, 20, 20, 0)
+    assert table["Sitting Together"] == ClassRow(20, 10, 10, 40)
+
+
+def test_r9_the_table_follows_the_frame_interval() -> None:
+    config = small_config(frame_interval=5)  # 2 of 10 frames, each with one pair of each label set
+    tables = talking_tables()
+    assert class_table(tables, config, select_splits(tables, config))["Standing Together"] == ClassRow(4, 2, 2, 0)
+
+
+@pytest.mark.parametrize("where", ["classes", "annotations"])
+def test_r9_a_misspelt_label_is_an_error_with_the_near_match(where: str, tmp_path: Path) -> None:
+    tables, classes = make_tables(), DEFAULT_CLASSES
+    if where == "classes":
+        classes = (PairClass("Walking Together", ("walkin together",)), *DEFAULT_CLASSES[1:])
+        wanted, near = "walkin together", "walking together"
+    else:
+        tables = replace(tables, label_sets=(("waling together",), *tables.label_sets[1:]))
+        wanted, near = "walking together", "waling together"
+    with pytest.raises(SplitError) as error:
+        train_head(make_features(tables), small_config(tmp_path / "run", classes=classes))
+    text = str(error.value)
+    assert f"class 'Walking Together': no pair in the data has the label '{wanted}'; did you mean '{near}'?" in text
+    assert "'sitting together', 'standing together'" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_r9_a_label_that_only_frames_between_the_interval_have_is_an_error_with_the_interval() -> None:
+    tables = make_tables()
+    labels = np.where(tables.frame_index[tables.pair_frame] == 1, 2, np.arange(200) % 2)
+    tables = with_labels(tables, labels, tuple((label,) for label in LABELS))
+    check_class_labels(tables, small_config())
+    with pytest.raises(SplitError, match=r"'sitting together' at frame interval 2; The|'sitting together' at frame"):
+        check_class_labels(tables, small_config(frame_interval=2))
+
+
+def test_r10_a_class_whose_pairs_all_go_to_an_earlier_class_is_an_error() -> None:
+    tables = with_labels(make_tables(), np.arange(200) % 4, SETS[:4])
+    with pytest.raises(SplitError, match=r"'Talk' gets no pair: all 50 with .* \(50 to 'Sitting Together'\)"):
+        check_class_labels(tables, small_config(classes=(*DEFAULT_CLASSES, TALK)))
+
+
+def single_class_test() -> tuple[Tables, dict[str, Any]]:
+    """Tables and settings whose test scene has one class only."""
+    tables = make_tables()
+    in_test = tables.frame_scene[tables.pair_frame] == 3
+    return replace(tables, label=np.where(in_test, 1, tables.label).astype(np.int32)), {"epochs": 1}
+
+
+def test_r9_warnings_name_what_a_split_lacks() -> None:
+    rows = {"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 0, 0), "C": ClassRow(0, 1, 2, 0)}
+    assert class_warnings(rows) == [
+        "the train split has no pair of class 'C': the model cannot learn this class",
+        "the test split has no pair of class 'B': the test MPCA is the mean over 2 of 3 classes",
+    ]
+    assert class_warnings({"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 9, 0)}) == []
+    single = class_warnings({"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 0, 0)})
+    assert [text[:44] for text in single][1] == "the test split has pairs of class 'A' only: "
+
+
+@pytest.mark.usefixtures("quick_baselines", "no_plots")
+def test_r9_table_and_warnings_are_in_log_results_and_report(tmp_path: Path) -> None:
+    tables, settings = single_class_test()
+    stream = io.StringIO()
+    with console(stream):
+        run = train_head(make_features(tables), small_config(tmp_path / "run", **settings))
+    lines = stream.getvalue().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("Pairs per class:"))
+    assert start < next(number for number, line in enumerate(lines) if line.startswith("Train Epoch"))
+    table = run.results["class_table"]
+    for offset, (name, row) in enumerate(table.items(), 1):
+        line = lines[start + offset]
+        assert line.startswith(f"  {name} ")
+        assert line.split()[-4:] == [str(row[key]) for key in ("train", "val", "test", "to_earlier_class")]
+    assert table["Standing Together"]["test"] == run.results["test_pairs"] == 50
+    warnings = run.results["warnings"]
+    assert len(warnings) == 3  # two absent classes, and that one is left
+    test_line = next(number for number, line in enumerate(lines) if line.startswith("Test, best model"))
+    assert [line for line in lines[test_line:] if line.startswith("Warning: ")] == [f"Warning: {w}." for w in warnings]
+    page = write_report(run.folder, tmp_path / "report.html").read_text()
+    assert page.count('<p class="warning">') == 3
+    assert f'<tr><td>Standing Together</td><td class="n">{table["Standing Together"]["train"]}</td>' in page
+
+
+def test_r9_a_misspelt_scene_is_named_with_its_near_match() -> None:
+    tables = make_tables(("cafe-2019_0", "b", "c", "d"))
+    config = small_config(split=SceneSplit(("cafe-2019_O",), ("c",), ("d",)))
+    with pytest.raises(SplitError, match="for 'cafe-2019_O', did you mean 'cafe-2019_0'"):
+        select_split(tables, config, "train")
+    listed = small_config(split=SceneSplit(("cafe-2019_O",), ("c",), ("d", "cafe-2019_0")))
+    with pytest.raises(SplitError) as error:  # the near scene is in another split already
+        select_split(tables, listed, "train")
+    assert "did you mean" not in str(error.value)
