@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from classify.data.inputs import find_or_extract, open_training_crops
+from classify.data.inputs import check_scene_copies, find_or_extract, open_training_crops
 from classify.data.streamed import open_features
 from classify.distributed import process_group
 from classify.inference.finished_run import check_backbone
@@ -15,13 +15,13 @@ from classify.train.cached import train_cached
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
 from classify.train.seeds import train_seeds
-from configs.errors import ConfigError
+from configs.errors import CheckpointError, ConfigError
 from configs.ranks import restarts, world_size
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
 from extract.annotations.jrdb import scene_names
-from extract.backbones.weights import LoadedBackbone, load_backbone, load_resnet
+from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
 from extract.recipe import feature_recipe
 from store.open import read_complete_manifest
@@ -38,6 +38,12 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     """
     if restarts():  # torchrun has restarted the processes after one of them died
         options = replace(options, resume=True)
+    if options.start and config.freeze_backbone:
+        raise ConfigError(
+            f"--from {options.start} trains backbone and head, but --freeze_backbone trains only a new head; leave out "
+            f"--freeze_backbone, or run `stage2 train --freeze_backbone --backbone {config.backbone_name} --weights "
+            f"{config.weights}`"
+        )
     if not options.resume:
         check_run_folder(config, options.overwrite)
     if not options.store:
@@ -46,6 +52,7 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
         _check_distributed(config)
     with process_group(pick_device(config.device)):
         loaded = load_backbone(config.backbone_name, config.weights)
+        _log_weights(config, loaded)
         if config.freeze_backbone:
             return _train_cached(config, options, loaded)
         return _train_end_to_end(config, options, loaded)
@@ -64,9 +71,29 @@ def start_settings(run: Path) -> dict[str, Any]:
     return settings | ({"weights": str(best_model)} if info.kind == END_TO_END else {})
 
 
+def _log_weights(config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
+    """Logs which weights the backbone has; a fine-tuned run whose best epoch is 0 has those that it started from."""
+    source, note = loaded.source, ""
+    if config.weights not in WITHOUT_FILE:
+        path = Path(config.weights)
+        source, note = config.weights, _untrained_note(RunFolder(path).best_model if path.is_dir() else path)
+    _log.info("Backbone weights: %s (sha256 %s)%s", source, loaded.sha256[:16], note)
+
+
+def _untrained_note(path: Path) -> str:
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError:  # the weights are not a run's
+        return ""
+    if checkpoint.epoch > 0:
+        return ""
+    return ", from epoch 0: fine-tuning did not improve on them, so they are those that it started from"
+
+
 def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
     path, seconds = find_or_extract(config, options, loaded)
     manifest = read_complete_manifest(path)
+    check_scene_copies(config.split, manifest.scenes)
     features = open_features(path, pick_device(config.device), config.feature_memory)
     _log.info("Features: %s (%s people, %sD)", path, f"{len(features.tables.box):,}", manifest.recipe.visual_dim)
     for reason, count in skipped_counts(manifest.units).items():

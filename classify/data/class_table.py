@@ -100,19 +100,21 @@ def check_class_labels(tables: Tables, config: ResNetStage2Config) -> None:
                 f"class {pair_class.name!r} gets no pair: all {sum(lost.values()):,} with its labels belong to earlier "
                 f"classes ({count:,} to {earlier!r}); list it earlier under [classes], or leave it out"
             )
-        raise SplitError(_no_pair(pair_class, tables, counts.tolist(), config.frame_interval))
+        raise SplitError(_no_pair(pair_class, config, tables, counts.tolist()))
 
 
-def _no_pair(pair_class: PairClass, tables: Tables, counts: list[int], interval: int) -> str:
+def _no_pair(pair_class: PairClass, config: ResNetStage2Config, tables: Tables, counts: list[int]) -> str:
     found: Counter[str] = Counter()
     for labels, count in zip(tables.label_sets, counts, strict=True):
         found.update(dict.fromkeys(labels, count))
     known = sorted(label for label, count in found.items() if count)
     listed = ", ".join(f"{label!r}" for label in known[:_MAX_LISTED]) + (", ..." if len(known) > _MAX_LISTED else "")
     wanted = " or ".join(repr(label) for label in pair_class.labels)
-    near = next((match for label in pair_class.labels for match in get_close_matches(label, known, n=1)), "")
+    used = {label for other in config.classes for label in other.labels}
+    free = [label for label in known if label not in used]
+    near = next((match for label in pair_class.labels for match in get_close_matches(label, free, n=1)), "")
     suggestion = f"did you mean {near!r}? " if near else ""
-    at = f" at frame interval {interval}" if interval > 1 else ""
+    at = f" at frame interval {config.frame_interval}" if config.frame_interval > 1 else ""
     return (
         f"class {pair_class.name!r}: no pair in the data has the label {wanted}{at}; {suggestion}"
         f"The labels in the data are {listed or 'none'}: correct [classes], or leave the class out"

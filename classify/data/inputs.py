@@ -1,23 +1,26 @@
 """Opens the data of a `train` command: a store of features (extracted if missing), or crops and their tables."""
 
+import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from classify.data.crops import FrameCrops, StoredCrops
 from classify.data.identity import CropInputs
-from configs.errors import MismatchError
+from configs.errors import MismatchError, SplitError
 from configs.extraction_config import ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.splits import SPLIT_NAMES, SceneSplit
 from configs.train_options import TrainOptions
-from extract.annotations.jrdb import IMAGES, LABELS, scene_digests
+from extract.annotations.jrdb import IMAGES, LABELS, read_annotations, scene_digests, scene_names
 from extract.backbones.weights import LoadedBackbone
 from extract.dataset import read_dataset
 from extract.images.identity import ImageIdentities
 from extract.job import extract_with
 from extract.recipe import feature_recipe
 from store.crops import open_crops
-from store.format.manifest import Selection
+from store.format.manifest import SceneDigest, Selection
 from store.format.recipe import CROPS, FIRST_FORMAT, check_recipe
 from store.open import check_format, is_store, read_complete_manifest, read_manifest
 from store.tables import Tables
@@ -84,10 +87,41 @@ def open_training_crops(config: ResNetStage2Config, options: TrainOptions) -> tu
     if options.store:
         stored = open_crops(Path(options.store))
         _check_store_data(Path(options.store), config)
+        check_scene_copies(config.split, read_complete_manifest(Path(options.store)).scenes)
         return stored.tables, StoredCrops(stored, config.crop_size)
     selection = Selection(config.frame_interval, "paired")
+    if _has_equal_annotations(config):
+        check_scene_copies(config.split, scene_digests(Path(config.data_path)))  # reads all images
     dataset = read_dataset(Path(config.data_path), selection, options.max_skipped, config.panorama)
     return dataset.tables, FrameCrops(dataset.tables, dataset.image_paths, config.crop_size, panorama=config.panorama)
+
+
+def _has_equal_annotations(config: ResNetStage2Config) -> bool:
+    """Whether two scenes of the split have the same annotation file."""
+    data = Path(config.data_path)
+    listed = set(config.split.train + config.split.val + config.split.test)
+    scenes = [name for name in scene_names(data) if name in listed]
+    digests = {hashlib.sha256(read_annotations(data / LABELS / f"{name}.json")).digest() for name in scenes}
+    return len(digests) < len(scenes)
+
+
+def check_scene_copies(split: SceneSplit, scenes: Mapping[str, SceneDigest]) -> None:
+    """Checks that no scene is a copy of a scene in another part of the split: the same annotations and images.
+
+    Raises:
+        SplitError: two parts have the same scene under two names.
+    """
+    first: dict[SceneDigest, tuple[str, str]] = {}  # (part of the split, scene)
+    for name in SPLIT_NAMES:
+        for scene in split.scenes(name):
+            if scene not in scenes:
+                continue
+            other, copy = first.setdefault(scenes[scene], (name, scene))
+            if other != name:
+                raise SplitError(
+                    f"the split leaks: {copy!r} in {other} and {scene!r} in {name} have the same annotations and "
+                    f"images; keep one of them"
+                )
 
 
 def _check_store_data(store: Path, config: ResNetStage2Config) -> None:

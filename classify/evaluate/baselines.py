@@ -73,7 +73,8 @@ def knn_baseline(pairs: Mapping[str, tuple[Floats32, Labels]], num_classes: int)
 
     candidates = [k for k in NEIGHBOURS if k <= largest]
     best = max(candidates, key=lambda k: (metrics("val", k).mpca, -k))
-    return {"k": best, "train_pairs": len(bank)} | _summary(metrics("test", best))
+    sizes = {"train_pairs": len(bank), "test_pairs": len(pairs["test"][1])}
+    return {"k": best} | sizes | _summary(metrics("test", best))
 
 
 def _vote(neighbours: Labels, bank_label: Labels, num_classes: int) -> Labels:

@@ -63,7 +63,7 @@ def evaluate_features(
     """
     check_backbone(checkpoint, backbone)
     samples = select_split(features.tables, checkpoint.info.config, split)
-    on_device = features_on_device(features, device)
+    on_device = features_on_device(features, device, checkpoint.info.config.feature_memory)
     source = on_device.source(features.tables, samples, checkpoint.info.config.batch_size)
     return _evaluate(checkpoint, nn.Identity(), source, split, device)
 

@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from classify.report.overlay import COLORS, UNPAIRED
+from classify.report.overlay import COLORS, MIXED, UNPAIRED
 from classify.report.results import read_results
 from classify.run_folder import RunFolder
 from configs.printable import html_text
@@ -32,7 +32,8 @@ border-radius:7px; overflow:hidden } .bar i { display:block; height:100%; backgr
 tr.own .bar i { background:var(--accent) } tr.own td { font-weight:600 } img { max-width:100%; height:auto }
 .warning { color:#a33a00; margin:8px 0 0; font-weight:600 }
 .strip { overflow-x:auto; margin-bottom:12px } .strip img { max-width:none; height:320px; display:block }
-.legend span { margin-right:18px } .legend i { display:inline-block; width:12px; height:12px; margin-right:6px }
+.legend span { margin-right:18px } .legend i { display:inline-block; width:12px; height:12px; margin-right:6px;
+border:1px solid var(--line) }
 .plots { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:20px; align-items:start }
 code { font-size:13px; overflow-wrap:anywhere } details summary { cursor:pointer; color:var(--soft) }
 """
@@ -158,7 +159,9 @@ def _legend(results: dict[str, Any]) -> str:
     """The colours of the classes in the overlays."""
     colored = zip(results["classes"], cycle(COLORS), strict=False)
     marks = "".join(f'<span><i style="background:{color}"></i>{html_text(name)}</span>' for name, color in colored)
-    return f'<p class="legend">{marks}<span><i style="background:{UNPAIRED}"></i>in no pair</span></p>'
+    for color, name in ((MIXED, "in pairs of several classes"), (UNPAIRED, "in no pair")):
+        marks += f'<span><i style="background:{color}"></i>{name}</span>'
+    return f'<p class="legend">{marks}</p>'
 
 
 def _data_url(path: Path) -> str:

@@ -29,9 +29,14 @@ def console(stream: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def run_log(folder: Path) -> Iterator[None]:
-    """Within the block, stage2's log lines are appended to training.log in `folder`. Only rank 0 logs."""
-    with _attach(_open_log(RunFolder(folder).log) if rank() == 0 else logging.NullHandler()):
+def run_log(folder: Path, title: str = "") -> Iterator[None]:
+    """Within the block, stage2's log lines are appended to training.log in `folder`. Only rank 0 logs.
+
+    If several runs train together, lines that belong to a run with another `title` are left out.
+    """
+    handler = _open_log(RunFolder(folder).log) if rank() == 0 else logging.NullHandler()
+    handler.addFilter(lambda record: getattr(record, "run_title", "") in ("", title))
+    with _attach(handler):
         yield
 
 
@@ -128,13 +133,18 @@ def log_train(epoch: int, done: int, samples: int, loss: float) -> None:
     _log.info("Train Epoch: %d [%5d/%d (%3.0f%%)] Loss: %.6f", epoch, done, samples, 100 * done / samples, loss)
 
 
+def _of_run(title: str) -> dict[str, str]:
+    """The attribute of a log record that says which of several runs it belongs to."""
+    return {"run_title": title}
+
+
 def log_validation(record: dict[str, Any], best: bool, title: str = "") -> None:
     """Logs the validation metrics of an epoch, and if they are the best so far.
 
     `title` precedes the line if several runs train together.
     """
     values = (record["epoch"], record["val_loss"], record["val_accuracy"], record["val_mpca"])
-    _log.info("%sVal Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", title, *values)
+    _log.info("%sVal Epoch %d: Avg Loss: %.6f, Acc: %.4f, MPCA: %.4f", title, *values, extra=_of_run(title))
     if best and not title:
         _log.info("New best model saved! mpca: %.4f", record["val_mpca"])
 
@@ -147,8 +157,9 @@ def log_test(test: dict[str, Any], baselines: dict[str, Any], warnings: Sequence
     present = f"over {test['classes_present']} of {test['classes']} classes"
     if not title:
         _log.info("")
-    _log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, test["accuracy"], test["mpca"], present)
+    values = (test["accuracy"], test["mpca"], present)
+    _log.info("%sTest, best model: Acc: %.4f, MPCA: %.4f (%s)", title, *values, extra=_of_run(title))
     for name, metrics in baselines.items() if not title else ():
         _log.info("  baseline %-13s Acc: %.4f, MPCA: %.4f", f"{name}:", metrics["accuracy"], metrics["mpca"])
     for warning in warnings:
-        _log.warning("%sWarning: %s.", title, warning)
+        _log.warning("%sWarning: %s.", title, warning, extra=_of_run(title))

@@ -27,7 +27,8 @@ from extract.device import pick_device
 from store.reader import StoredFeatures
 from store.tables import Features, Tables
 
-KNN_PAIRS = {"train": 20_000, "val": 4_000}  # exact search costs their product
+# Exact search costs the product of train pairs and the others, and holds 8 bytes x the feature dimension for each pair.
+KNN_PAIRS = {"train": 20_000, "val": 4_000, "test": 20_000}
 
 
 def train_cached(
@@ -65,8 +66,8 @@ def train_cached(
     splits = select_data(tables, config)
     folders = [open_run_folder(one, overwrite, resume) for one in configs]
     with ExitStack() as logs, report_out_of_memory(config.batch_size), resumable(folders[0].path):
-        for folder in folders:
-            logs.enter_context(run_log(folder.path))
+        for folder, one in zip(folders, configs, strict=True):
+            logs.enter_context(run_log(folder.path, _log_prefix(one, len(configs))))
         log_start(tables, splits, config)
         visual = features_on_device(features, device, config.feature_memory)
         models = _build_models(configs, visual, tables, splits["train"], device)
@@ -88,7 +89,7 @@ def _train_fused(
     """Trains the heads together, a step of all of them at a time. Returns the runs and the seconds."""
     states = [HeadState(model.head, info.config) for model, info in zip(models, infos, strict=True)]
     runs = [
-        TrainingRun(model, state, info, folder, _log_prefix(info, len(models)))
+        TrainingRun(model, state, info, folder, _log_prefix(info.config, len(models)))
         for model, state, info, folder in zip(models, states, infos, folders, strict=True)
     ]
     state_of = dict(zip(runs, states, strict=True))
@@ -107,7 +108,7 @@ def _train_by_autograd(
     """Trains the heads one after another, because dropout draws from PyTorch's global generator."""
     steps = [AutogradStep(model, data.objective, info.config) for model, info in zip(models, infos, strict=True)]
     runs = [
-        TrainingRun(model, step, info, folder, _log_prefix(info, len(models)))
+        TrainingRun(model, step, info, folder, _log_prefix(info.config, len(models)))
         for model, step, info, folder in zip(models, steps, infos, folders, strict=True)
     ]
     step_of = dict(zip(runs, steps, strict=True))
@@ -117,8 +118,8 @@ def _train_by_autograd(
         )
 
 
-def _log_prefix(info: RunInfo, runs: int) -> str:
-    return f"[seed {info.config.seed}] " if runs > 1 else ""
+def _log_prefix(config: ResNetStage2Config, runs: int) -> str:
+    return f"[seed {config.seed}] " if runs > 1 else ""
 
 
 def _build_models(

@@ -26,7 +26,8 @@ from extract.backbones.resnet import Backbone
 from extract.device import pick_device
 from store.tables import Tables
 
-KNN_PAIRS = {"train": 4_000, "val": 2_000}  # fewer than for cached features: each crop has to be read and forwarded
+# Fewer than for cached features: each crop has to be read and forwarded.
+KNN_PAIRS = {"train": 4_000, "val": 2_000, "test": 20_000}
 SCALE_PAIRS = 512  # the head standardises features by the statistics of at most 1,024 persons
 
 

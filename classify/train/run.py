@@ -16,6 +16,7 @@ from classify.data.class_table import ClassRow, check_class_labels, class_table,
 from classify.data.selection import Split, log_selection, select_splits
 from classify.distributed import barrier
 from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
+from classify.evaluate.history import best_record
 from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import load_checkpoint, load_state
 from classify.model.head import Stage2Model
@@ -88,7 +89,7 @@ def prepare_data(
 
     Args:
         model: its backbone gives the features of the kNN baseline, before training.
-        knn_pairs: how many pairs of a split the kNN baseline uses at most; all if the split is not listed.
+        knn_pairs: how many pairs of each split the kNN baseline uses at most.
     """
     class_weight = class_weights(splits["train"].counts(len(config.classes)), config.balance)
     objective = Objective.from_config(config, class_weight, model.trainable_parameters()[0].device)
@@ -98,7 +99,10 @@ def prepare_data(
     clock = time.monotonic()
     pairs = {}
     for name, split in splits.items():
-        sample = split.sample(knn_pairs.get(name, len(split.pairs)), config.seed)
+        sample = split.sample(knn_pairs[name], config.seed)
+        if len(sample.pairs) < len(split.pairs):
+            sizes = (f"{len(sample.pairs):,}", f"{len(split.pairs):,}", name)
+            _log.info("The baseline knn uses %s of %s %s pairs, a random sample, to limit its memory.", *sizes)
         pairs[name] = pair_features(model, make_source(sample))
     with threads_for_batch(1):
         spatial = spatial_baseline(tables, splits, objective, balanced, config.seed)
@@ -140,7 +144,7 @@ def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> R
         run.model, load_checkpoint(run.folder.best_model).model, run.folder.best_model.name
     )  # report what is on the disk
     test = evaluate(run.model, data.sources["test"], data.objective, "test")
-    warnings = class_warnings(data.class_table)
+    warnings = class_warnings(data.class_table) + _untrained_warning(run)
     log_test(test, data.baselines, warnings, run.log_prefix)
     seconds = seconds | {"evaluate": time.monotonic() - clock}
     results = build_results(run.info, run.history, test, data.baselines, seconds)
@@ -152,6 +156,16 @@ def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> R
         write_json(run.folder.results, results)
         plot_run(run.folder.path, results, run.history)
     return Run(run.folder.path, results)
+
+
+def _untrained_warning(run: TrainingRun) -> list[str]:
+    """What to know about a fine-tuned run if no epoch is better than the run that it started from."""
+    if best_record(run.history)["epoch"] > 0:
+        return []
+    return [
+        "the best epoch is 0: no epoch improved the validation MPCA, so the best model has the weights that "
+        "fine-tuning started from"
+    ]
 
 
 def spatial_of(tables: Tables, split: Split, device: torch.device) -> Tensor:

@@ -1,11 +1,15 @@
 """End-to-end training on stored crops: same results as from images, and refused if the store does not fit."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from configs.splits import JRDB_SPLIT
-from extract.annotations.jrdb import IMAGES
+from classify.data.inputs import check_scene_copies
+from configs.errors import SplitError
+from configs.splits import JRDB_SPLIT, SceneSplit
+from extract.annotations.jrdb import IMAGES, LABELS
+from store.format.manifest import SceneDigest
 from tests.jobs import run_cli
 from tests.jrdb_folder import write_folder
 
@@ -75,3 +79,37 @@ def test_a_store_of_crops_is_not_a_feature_store(tmp_path: Path, capsys: pytest.
     arguments = (*TRAIN, "--freeze_backbone", "--store", "a.store/crops")
     assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 4
     assert "a.store/crops has crops but no features" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [("--freeze_backbone",), (), ("--store", "c.store")])
+def test_r19_a_copy_of_a_scene_in_another_part_of_the_split_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: tuple[str, ...]
+) -> None:
+    data = write_folder(tmp_path / "data", SCENES, frames=6, people=5)
+    original, copy = SCENES[0], SCENES[2]
+    for folder, name in ((data / LABELS, f"{copy}.json"), (data / IMAGES, copy)):
+        source = folder / name.replace(copy, original)
+        if source.is_dir():
+            shutil.rmtree(folder / name)
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copyfile(source, folder / name)
+    monkeypatch.chdir(tmp_path)
+    if "--store" in mode:
+        assert run_cli("extract", *RECIPE, "--crops", "--store", "c.store") == 0
+    assert run_cli(*TRAIN, *mode, "--checkpoint_dir", "run") == 1
+    expected = f"the split leaks: '{original}' in train and '{copy}' in test have the same annotations and images"
+    assert expected in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_r19_copies_in_one_part_and_scenes_with_the_same_annotations_only_are_accepted() -> None:
+    scenes = {
+        "a": SceneDigest("l", "i"),
+        "b": SceneDigest("l", "i"),
+        "c": SceneDigest("l", "other"),
+        "d": SceneDigest("x", "i"),
+    }
+    check_scene_copies(SceneSplit(("a", "b"), ("c", "not in the data"), ("d",)), scenes)
+    with pytest.raises(SplitError, match="'b' in val and 'a' in test"):
+        check_scene_copies(SceneSplit(("c",), ("b",), ("a",)), scenes)

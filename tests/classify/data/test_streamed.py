@@ -156,3 +156,21 @@ def test_a_streamed_run_trains_evaluates_and_repeats(path: Path, tmp_path: Path)
     assert [json.loads(line)["train_loss"] for line in lines[0]] == [
         json.loads(line)["train_loss"] for line in lines[1]
     ]
+
+
+def test_r16_evaluation_streams_through_the_memory_of_the_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"weights": "random", "crop_size": 32, "feature_memory": 1e-6, "freeze_backbone": True, "epochs": 1}
+    config = small_config(tmp_path / "run", data_path=str(path.parent / "data"), **settings)
+    run = train(config, TrainOptions(store=str(path)))
+    budgets = []
+    within = StreamedFeatures.within
+
+    def record(stored: StoredFeatures, device: torch.device, memory: float) -> StreamedFeatures:
+        budgets.append(memory)
+        return within(stored, device, memory)
+
+    monkeypatch.setattr(StreamedFeatures, "within", record)
+    evaluate_on_store(run.folder, path, "test", "cpu")
+    assert budgets == [1e-6 * 2**30]

@@ -1,13 +1,20 @@
 """The baselines, on data whose result is known."""
 
+import io
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from classify.data.selection import select_splits
-from classify.evaluate.baselines import knn_baseline, majority_baseline, spatial_baseline
+from classify.evaluate.baselines import _vote, knn_baseline, majority_baseline, spatial_baseline
 from classify.model.losses import Objective
-from tests.factories import make_tables, small_config
+from classify.report.log import console
+from classify.train import cached, end_to_end
+from configs.splits import SPLIT_NAMES
+from tests.factories import make_features, make_tables, small_config, train_head
 
 
 def test_knn_classifies_separate_clusters() -> None:
@@ -52,3 +59,77 @@ def test_the_spatial_baseline_learns_an_informative_feature(monkeypatch: pytest.
     assert torch.equal(torch.get_rng_state(), state)
     assert metrics["mpca"] > 0.9
     assert metrics == spatial_baseline(tables, splits, objective, False, 0)
+
+
+def knn_pairs(scale: float = 1.0, shift: float = 0.0) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Pairs whose class is in the second feature; the first has `scale` times as large noise and mean `shift`."""
+    rng = np.random.default_rng(0)
+    pairs = {}
+    for name, count in (("train", 150), ("val", 60), ("test", 60)):
+        label = np.arange(count) % 3
+        noise = rng.normal(size=count) * scale + shift
+        pairs[name] = (np.stack([noise, label - 1 + rng.normal(0, 0.1, count)], 1).astype(np.float32), label)
+    return pairs
+
+
+def test_knn_is_invariant_to_the_scale_of_a_feature() -> None:
+    """Unscaled, the noise would decide."""
+    assert knn_baseline(knn_pairs(scale=1000.0), 3)["mpca"] == knn_baseline(knn_pairs(), 3)["mpca"]
+    assert knn_baseline(knn_pairs(scale=1000.0), 3)["mpca"] > 0.8
+
+
+def test_knn_is_invariant_to_a_constant_offset() -> None:
+    """Not centred, all cosine similarities would be about 1, and float32 would round the rest away."""
+    assert knn_baseline(knn_pairs(shift=50.0), 3)["mpca"] > 0.8
+
+
+def test_knn_limits_the_weight_of_a_feature_that_hardly_varies() -> None:
+    """One training pair has a tiny value in an otherwise constant feature; its scale is limited from below."""
+    pairs = {name: (np.c_[rows, np.zeros(len(rows), np.float32)], label) for name, (rows, label) in knn_pairs().items()}
+    expected = knn_baseline(pairs, 3)
+    for rows, _ in (pairs["val"], pairs["test"]):
+        rows[:, 2] = np.random.default_rng(1).normal(0, 1e-3, len(rows))
+    assert knn_baseline(pairs, 3)["mpca"] == pytest.approx(expected["mpca"], abs=0.1)
+
+
+@pytest.mark.parametrize(("train", "candidates"), [(4, {1}), (5, {1, 5}), (15, {1, 5, 15}), (45, {1, 5, 15, 45})])
+def test_knn_tries_every_k_up_to_the_number_of_training_pairs(
+    monkeypatch: pytest.MonkeyPatch, train: int, candidates: set[int]
+) -> None:
+    votes = set()
+
+    def record(neighbours: Any, bank_label: Any, num_classes: int) -> Any:
+        votes.add(neighbours.shape[1])
+        return _vote(neighbours, bank_label, num_classes)
+
+    monkeypatch.setattr("classify.evaluate.baselines._vote", record)
+    pairs = knn_pairs()
+    knn_baseline(pairs | {"train": (pairs["train"][0][:train], pairs["train"][1][:train])}, 3)
+    assert votes == candidates
+
+
+def test_knn_ties_go_to_the_smallest_k() -> None:
+    pairs = {
+        name: (np.eye(3, dtype=np.float32)[np.arange(60) % 3], np.arange(60) % 3) for name in ("train", "val", "test")
+    }
+    assert knn_baseline(pairs, 3)["k"] == 1
+
+
+@pytest.mark.usefixtures("quick_baselines", "no_plots")
+def test_r17_the_knn_baseline_is_capped_in_every_split_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(cached.KNN_PAIRS[name] <= 20_000 and end_to_end.KNN_PAIRS[name] <= 20_000 for name in SPLIT_NAMES)
+    stream = io.StringIO()
+    with console(stream):
+        whole = train_head(make_features(make_tables()), small_config(tmp_path / "whole"))
+    assert "The baseline knn uses" not in stream.getvalue()
+    assert whole.results["baselines"]["knn"]["test_pairs"] == 50
+    monkeypatch.setattr("classify.train.cached.KNN_PAIRS", {"train": 60, "val": 50, "test": 20})
+    with console(stream):
+        capped = train_head(make_features(make_tables()), small_config(tmp_path / "capped"))
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("The baseline knn uses")]
+    assert [line.partition("uses ")[2].partition(" pairs")[0] for line in lines] == ["60 of 100 train", "20 of 50 test"]
+    knn = capped.results["baselines"]["knn"]
+    assert (knn["train_pairs"], knn["test_pairs"]) == (60, 20)
+    assert capped.results["test_pairs"] == 50  # the model is tested on all

@@ -218,7 +218,7 @@ def test_the_command_prints_the_table_or_json(
 ) -> None:
     """Trains in a child process."""
     monkeypatch.chdir(tmp_path)
-    draw_dataset(tmp_path / "drawn", scenes=3, frames=1, people=10, seed=1)
+    draw_dataset(tmp_path / "drawn", scenes=3, frames=1, people=25, seed=1)
     Path("c.toml").write_text('dropout = 0.1\nepochs = 9\ncrop_size = 32\ndevice = "cpu"\n')
     options = ("--data-path", "drawn", "--backbones", "hog", "--modes", "cached", "--config", "c.toml", "--epochs", "1")
     assert run_cli("compare", *options, "--lr", "0.01", "--out", "out", "--json") == 0

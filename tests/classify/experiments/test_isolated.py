@@ -64,7 +64,7 @@ def test_a_child_has_the_same_results_and_its_own_memory(tmp_path: Path, config:
 def test_an_error_of_the_child_is_raised_in_the_parent(tmp_path: Path, config: ResNetStage2Config) -> None:
     classes = (PairClass("Waving", ("waving",)), PairClass("Sitting", ("x",)))
     without_pairs = replace(config, frame_interval=1000, classes=classes, checkpoint_dir=str(tmp_path / "run"))
-    with pytest.raises(SplitError, match="no pair of a configured class"):
+    with pytest.raises(SplitError, match="no pair in the data has the label"):
         train_in_subprocess(without_pairs, TrainOptions(str(tmp_path / "a.store")))
     assert error_class_name(FrameError) == "DataError"
 

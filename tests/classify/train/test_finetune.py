@@ -49,6 +49,37 @@ def test_the_first_evaluation_is_that_of_the_head_only_run(folder: Path) -> None
     assert tuned["mode"] == "end_to_end"
 
 
+def test_r16_freezing_the_backbone_is_refused_with_the_right_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for start, weights in (("head", "random"), ("tuned", "tuned/best_model.pth")):
+        assert run_cli("finetune", "--from", start, *QUICK, "--freeze_backbone", "--checkpoint_dir", "x") == 2
+        command = f"`stage2 train --freeze_backbone --backbone resnet18 --weights {weights}`"
+        assert command in capsys.readouterr().err
+    assert not Path("x").exists()
+
+
+def test_r21_a_fine_tuning_that_improves_nothing_says_so_at_its_end_and_when_its_weights_are_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ("finetune", "--from", "head", *QUICK, "--epochs", "1", "--lr", "1e-12")
+    assert run_cli(*command, "--checkpoint_dir", "untuned", "--json") == 0
+    captured = capsys.readouterr()
+    results = json.loads(captured.out)
+    assert results["best_epoch"] == 0
+    assert [text for text in results["warnings"] if text.startswith("the best epoch is 0: ")]
+    assert "Warning: the best epoch is 0: " in captured.err.partition("Test, best model")[2]
+    train = ("train", "--data_path", "data", *QUICK, "--crop_size", "32", "--freeze_backbone", "--epochs", "1")
+    assert run_cli(*train, "--weights", "untuned", "--checkpoint_dir", "retrained") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Backbone weights: untuned"))
+    head = load_checkpoint(Path("head/best_model.pth")).info.backbone["weights_sha256"]
+    assert head[:16] in line
+    assert "they are those that it started from" in line
+
+
+def test_r21_a_fine_tuning_that_improves_has_no_such_warning() -> None:
+    results = json.loads(Path("tuned/final_results.json").read_text())
+    assert bool(results["best_epoch"]) != any("best epoch is 0" in text for text in results["warnings"])
+
+
 def test_the_tuned_backbone_extracts_a_store_that_fits_the_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
 """Several seeds that train together: the same numbers as alone, their statistics, and resuming."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from classify.report.log import console
 from classify.train.cached import train_cached
 from classify.train.run import Run
 from classify.train.seeds import train_seeds
@@ -21,6 +23,25 @@ def test_seeds_report_mean_and_deviation(tmp_path: Path) -> None:
     assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
     assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
     assert run.results["best_val_mpca"] == max(run.results["seeds"]["best_val_mpca"]["values"])
+
+
+@pytest.mark.parametrize("step", ["fused", "autograd"])
+def test_r16_each_seed_has_a_log_of_its_own(tmp_path: Path, step: str) -> None:
+    features = make_features(make_tables())
+    configs = [small_config(tmp_path / f"s{seed}", seed=seed) for seed in (7, 8)]
+    stream = io.StringIO()
+    with console(stream):
+        train_cached(features, configs, IDENTITY, step=step)
+    logs = {seed: (tmp_path / f"s{seed}/training.log").read_text().splitlines() for seed in (7, 8)}
+    for seed, other in ((7, 8), (8, 7)):
+        own = [line for line in logs[seed] if line.startswith(f"[seed {seed}] ")]
+        assert sum("Val Epoch" in line for line in own) == 3
+        assert sum("Test, best model" in line for line in own) == 1
+        assert not [line for line in logs[seed] if f"[seed {other}]" in line]
+        assert "RESNET STAGE2 CONFIGURATION" in logs[seed]
+        assert any(line.startswith("Pairs per class:") for line in logs[seed])
+    lines = stream.getvalue().splitlines()
+    assert {"[seed 7]", "[seed 8]"} <= {line[:8] for line in lines}  # the console has all
 
 
 def test_heads_trained_together_equal_those_trained_alone(tmp_path: Path) -> None:
