@@ -1,11 +1,12 @@
 """Recipes are compared field by field, as objects or as the dicts in checkpoints."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from configs.errors import MismatchError
-from store.format.recipe import check_recipe, recipe_differences
+from store.format.recipe import check_recipe, digest, recipe_differences
 from tests.stores import RECIPE
 
 
@@ -24,3 +25,18 @@ def test_a_heads_identity_ignores_storage_and_precision() -> None:
         "backbone hog, not missing",
         "layer missing, not x",
     ]
+
+
+def test_a_heads_identity_has_exactly_the_fields_that_change_features() -> None:
+    assert set(RECIPE.identity()) == {
+        *("backbone", "layer", "weights_sha256", "visual_dim", "crop_size"),
+        *("padding", "box_rule", "interpolation", "normalisation"),
+    } | set(RECIPE.identity()) & {"panorama"}
+    assert RECIPE.identity()["crop_size"] == RECIPE.crop_size
+
+
+def test_a_digest_is_the_sha256_of_canonical_json() -> None:
+    text = '{"a":[1,2.5,null],"b":"caf\\u00e9"}'  # sorted, without spaces, ASCII
+    assert digest({"b": "caf\u00e9", "a": [1, 2.5, None]}) == hashlib.sha256(text.encode()).hexdigest()
+    with pytest.raises(ValueError, match="JSON"):
+        digest(float("nan"))

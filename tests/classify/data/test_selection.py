@@ -9,7 +9,9 @@ import pytest
 from classify.data.selection import log_selection, select_split, select_splits
 from configs.classes import PairClass
 from configs.errors import SplitError
+from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SPLIT_NAMES, SceneSplit
+from store.tables import Tables
 from tests.factories import make_tables, small_config, with_labels
 
 SETS = (("walking together",), ("conversation", "sitting together"), ("conversation",), ())
@@ -65,3 +67,52 @@ def test_excluded_pairs_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "belong to no class" in text
     assert "match several classes" in text
     assert "no Standing Together" in text
+
+
+def logged(tables: Tables, config: ResNetStage2Config, caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level(logging.INFO, "stage2"):
+        log_selection(tables, config, select_splits(tables, config))
+    return caplog.messages
+
+
+def test_the_log_counts_excluded_scenes_and_labels(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("a", "b", "c", "d", "e", "f", "g", "h", "i")  # e to i are in no split
+    sets = (("walking together",), ("standing together",), ("sitting together", "walking together"), ("x", "y"), ("z",))
+    labels = np.arange(450) % 10
+    labels = np.array([0, 1, 2, 3, 3, 4, 0, 1, 2, 0])[labels]
+    tables = with_labels(make_tables(names), labels, sets)
+    lines = logged(tables, small_config(split=SceneSplit(("a", "b", "gone"), ("c",), ("d",))), caplog)
+    assert lines == [
+        "Scenes in no split: e, f, g, h and 1 more; their 250 pairs are excluded.",
+        "Scenes of the split that are not in the data: gone.",
+        "Pairs whose labels belong to no class: 135 (mostly 'x + y'); excluded.",
+        "Pairs that match several classes: 90; the class listed first counts.",
+        "The train split has no Sitting Together.",
+        "The val split has no Sitting Together.",
+        "The test split has no Sitting Together.",
+    ]
+
+
+def test_the_log_counts_labels_at_the_frame_interval(caplog: pytest.LogCaptureFixture) -> None:
+    tables = with_labels(make_tables(), np.arange(200) % 4, SETS)  # 5 pairs a frame, 10 frames a scene
+    used = tables.frame_index[tables.pair_frame] % 5 == 0
+    expected = int((used & (tables.label >= 2)).sum())
+    lines = logged(tables, small_config(frame_interval=5), caplog)
+    assert next(line for line in lines if "no class" in line).startswith(
+        f"Pairs whose labels belong to no class: {expected} ("
+    )
+
+
+def test_the_log_names_scenes_without_a_pair_and_nothing_on_sound_data(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(make_tables(), small_config(), caplog) == []
+    tables = make_tables()
+    empty = make_tables(("b2",), pairs=0)
+    joined = replace(
+        tables,
+        scenes=(*tables.scenes, "b2"),
+        frame_scene=np.concatenate([tables.frame_scene, empty.frame_scene + 4]),
+        frame_index=np.concatenate([tables.frame_index, empty.frame_index]),
+    )
+    assert logged(joined, small_config(split=SceneSplit(("a", "b", "b2"), ("c",), ("d",))), caplog) == [
+        "Scenes without a labelled pair: b2."
+    ]

@@ -80,3 +80,16 @@ def test_a_constant_feature_gives_finite_logits() -> None:
     head.fit_scale([torch.ones(30, 24)], torch.zeros(30, 8))
     pair = torch.tensor([0]), torch.tensor([1])
     assert head(torch.ones(2, 24), *pair, torch.zeros(1, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_geometric": False}, {"use_scene_context": False}])
+def test_spatial_features_are_standardised_by_the_training_pairs(settings: dict[str, bool]) -> None:
+    head = FusionHead(24, 10, "concat", num_classes=3, hidden_dim=14, dropout=0.3, **settings)
+    used = torch.tensor([settings.get("use_geometric", True)] * 7 + [settings.get("use_scene_context", True)])
+    assert torch.equal(head.spatial_scale, used.float())
+    spatial = torch.rand(500, 8) * torch.tensor([1.0, 2, 5, 10, 20, 50, 100, 200]) + 3
+    head.fit_scale([torch.randn(50, 24)], spatial)
+    scaled = spatial * head.spatial_scale + head.spatial_shift
+    expected = (spatial - spatial.mean(0)) / spatial.std(0, unbiased=False) * used
+    assert torch.allclose(scaled, expected, atol=2e-2)
+    assert torch.allclose(scaled[:, used].std(0), torch.ones(int(used.sum())), atol=0.2)

@@ -135,3 +135,12 @@ def test_a_restored_head_state_gives_the_same_steps() -> None:
     resumed.load_state_dict(saved)
     step = HeadStep([resumed], objective(config))
     assert [step([batch_of(number)], 0.01).item() for number in range(3, 8)] == losses
+
+
+def test_without_dropout_no_random_number_is_drawn() -> None:
+    for dropout in (0.0, 0.3):
+        config = small_config(dropout=dropout)
+        state = HeadState(head_of(config), config)
+        before = state.generator.get_state().clone()
+        HeadStep([state], objective(config))([batch_of(0)], 0.01)
+        assert torch.equal(before, state.generator.get_state()) == (dropout == 0.0)

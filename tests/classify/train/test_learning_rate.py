@@ -1,5 +1,6 @@
 """Learning rates of the backbone's stages, and its frozen stages."""
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from classify.data.batches import PairBatch
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.train.autograd_step import AutogradStep
+from classify.train.learning_rate import learning_rate, warmup_cosine
 from configs.errors import ConfigError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.resnet import Backbone
@@ -104,3 +106,23 @@ def test_checkpointing_does_not_change_the_gradients() -> None:
 def test_batchnorm_train_excludes_settings_that_forward_twice(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="batchnorm"):
         small_config(batchnorm="train", **setting)
+
+
+def test_the_schedule_warms_up_linearly_and_falls_by_half_a_cosine() -> None:
+    rates = [warmup_cosine(step, 2.0, 4, 12) for step in range(14)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[4] == 2.0
+    assert rates[8] == pytest.approx(1.0)  # half way
+    assert rates[11] == pytest.approx(1 + math.cos(math.pi * 7 / 8))
+    assert rates[11] > 0
+    assert rates[12:] == pytest.approx([0.0, 0.0], abs=1e-15)
+    assert warmup_cosine(0, 2.0, 0, 1) == 2.0
+    assert warmup_cosine(3, 2.0, 4, 4) == 2.0  # warm-up only
+
+
+def test_the_learning_rate_counts_steps_over_all_epochs() -> None:
+    config = small_config(learning_rate=1.0, warmup_epochs=0.5, epochs=3)
+    rates = [learning_rate(config, step, 4) for step in range(12)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[7] == pytest.approx(0.5 * (1 + math.cos(math.pi * 5 / 10)))
+    assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)

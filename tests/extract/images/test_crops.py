@@ -112,6 +112,12 @@ def test_each_box_is_outside_or_has_a_crop(box: tuple[float, ...]) -> None:
         ((10, 10, 161, 30), True),  # wider than the panorama
         ((-1000, 10, 20, 30), True),
         ((1000, 10, 20, 30), True),
+        ((-170, 10, 20, 30), False),  # its centre is exactly one turn to the left
+        ((-171, 10, 20, 30), True),
+        ((310, 10, 20, 30), False),  # its centre is exactly one turn to the right of the right edge
+        ((311, 10, 20, 30), True),
+        ((10, 10, 160, 30), False),  # exactly as wide as the panorama
+        ((10, 10, 160.5, 30), True),
     ],
 )
 def test_boxes_outside(box: tuple[float, ...], outside: bool) -> None:

@@ -1,9 +1,13 @@
 """A job on the CPU times several batch sizes on its first batches and then uses the fastest."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
-from extract.units.collect import CPU_SIZES, GPU_SIZE, TRIALS, BatchSize
+from extract.units.collect import CPU_SIZES, GPU_SIZE, TRIALS, BatchSize, FeatureCollector
 
 CPU = torch.device("cpu")
 
@@ -51,3 +55,38 @@ def test_a_given_size_and_that_of_a_gpu_are_fixed() -> None:
         assert size.chosen == expected
         size.record(expected, 1.0)
         assert {size.next() for _ in range(4)} == {expected}
+
+
+class Queue:
+    """An executor that runs a task only when its result is asked for, and counts the waiting tasks."""
+
+    def __init__(self) -> None:
+        self.waiting = self.most = 0
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+
+        def result() -> Any:
+            self.waiting -= 1
+            return function(*arguments)
+
+        return SimpleNamespace(result=result)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_fixed_number_of_batches_waits_at_most(parallel: int) -> None:
+    queue = Queue()
+    workers: Any = SimpleNamespace(forwarders=queue, parallel_batches=parallel, device=CPU)
+    forward: Any = lambda batch: batch.float().flatten(1).mean(1, keepdim=True)  # noqa: E731
+    collector = FeatureCollector(forward, BatchSize(2, CPU), 4, "float32", workers)
+    crops = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(60, 3, 4, 4)
+    for start in range(0, 60, 5):
+        collector.add(crops[start : start + 5])
+        assert queue.waiting <= 2 * parallel
+    assert queue.most == 2 * parallel + 1  # the last of these is submitted before the oldest is awaited
+    assert collector.forwarded == 60
+    assert collector.ready == 60 - 2 * 2 * parallel
+    collector.flush()
+    assert queue.waiting == 0
+    assert collector.take(60, 1)[:, 0].tolist() == list(range(60))
