@@ -94,7 +94,9 @@ def draw_frame(
     corners[:, 1::2].clamp_(max=height - 1)
     pixels = draw_bounding_boxes(pixels, corners, colors=[color for _, color in drawn_boxes], width=2)
     texts = [f"{classes[best]} {row[best]:.0%}" for best, row in zip(predictions, probability.tolist(), strict=True)]
-    return _draw_labels(pixels, [_middle(boxes[a], boxes[b], width, touch) for a, b in pair.tolist()], texts, pair_colors)
+    return _draw_labels(
+        pixels, [_middle(boxes[a], boxes[b], width, touch) for a, b in pair.tolist()], texts, pair_colors
+    )
 
 
 def box_colors(persons: int, pair: Ints, pair_colors: Sequence[str]) -> list[str]:

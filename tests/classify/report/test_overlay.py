@@ -15,7 +15,9 @@ SIZE = (3, 200, 420)
 
 def draw(pair: list[tuple[int, int]], probability: list[list[float]], boxes: np.ndarray = BOXES) -> Tensor:  # type: ignore[type-arg]
     black = torch.zeros(SIZE, dtype=torch.uint8)
-    return draw_frame(black, boxes, np.array(pair).reshape(-1, 2), torch.tensor(probability).reshape(-1, 3), CLASSES, "yes")
+    return draw_frame(
+        black, boxes, np.array(pair).reshape(-1, 2), torch.tensor(probability).reshape(-1, 3), CLASSES, "yes"
+    )
 
 
 def color_of(pixels: Tensor, x: float, y: float) -> str:
