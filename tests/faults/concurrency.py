@@ -31,7 +31,7 @@ def read_during_writes(path: Path, readers: int, seconds: float) -> dict[str, An
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for units in (6, 9, 12, 4):
-            with open_for_writing(path, make_plan(units), update=True) as writer:
+            with open_for_writing(path, make_plan(units), update=True, remove_missing=True) as writer:
                 for number in writer.pending:
                     writer.commit(number, shard_of(number))
                     commits += 1
