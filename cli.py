@@ -126,22 +126,23 @@ def predict(run_folder: Path, data_path: Path, out: Path, as_json: bool, **given
 @stage2.command()
 @options.run_folder
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write.  [default: RUN/report.html]")
-def report(run_folder: Path, out: Path | None) -> None:
+@options.overwrite
+def report(run_folder: Path, out: Path | None, overwrite: bool) -> None:
     """Write a run's HTML report."""
     from classify.report.html import write_report
 
-    click.echo(write_report(run_folder, out or run_folder / "report.html"))
+    click.echo(write_report(run_folder, out or run_folder / "report.html", overwrite=overwrite))
 
 
 @stage2.command()
 @options.run_folder
 @options.export
-def export(run_folder: Path, kind: str, out: Path, weights: str, as_json: bool) -> None:
+def export(run_folder: Path, kind: str, out: Path, weights: str, overwrite: bool, as_json: bool) -> None:
     """Export the classifier (crops and boxes in, probabilities out) after comparing it with the live model."""
     from classify.export.export import export as run
 
     text = "{out} ({bytes:,} bytes): differs from the live model by {difference:.1g}; {tolerance:g} is allowed"
-    _print(run(run_folder, out, kind, weights), as_json, text.format_map)
+    _print(run(run_folder, out, kind, weights, overwrite=overwrite), as_json, text.format_map)
 
 
 @stage2.command()
@@ -237,11 +238,12 @@ def repair(path: Path, data_path: str, weights: str, as_json: bool, **compute: A
 @store_group.command()
 @options.store_path
 @click.argument("out", metavar="OUT.h5", type=click.Path(path_type=Path))
-def pack(path: Path, out: Path) -> None:
+@options.overwrite
+def pack(path: Path, out: Path, overwrite: bool) -> None:
     """Pack a store into one HDF5 file, which every command accepts as a store."""
     from store.pack import pack_store
 
-    click.echo(f"packed: {out} ({pack_store(path, out) / 1e6:,.1f} MB)")
+    click.echo(f"packed: {out} ({pack_store(path, out, overwrite) / 1e6:,.1f} MB)")
 
 
 def _print(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

@@ -36,6 +36,8 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
     Raises:
         Stage2Error: of any kind; see `train_cached`, `train_end_to_end` and `extract`.
     """
+    if options.start and Path(config.checkpoint_dir or ".").resolve() == Path(options.start).resolve():
+        raise ConfigError(f"{options.start} is the run to start from; name another folder with --checkpoint_dir")
     if restarts():  # torchrun has restarted the processes after one of them died
         options = replace(options, resume=True)
     if options.start and config.freeze_backbone:

@@ -71,6 +71,7 @@ config_file = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings; options override it."
 )
 run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 run_weights = click.option(
     "--weights", default="", show_default=False, help="The weights file of the run's backbone, if it was moved."
 )
@@ -152,6 +153,7 @@ predict = stack(
     option(ExtractionConfig, "frame_interval"),
     click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated."),
     run_panorama,
+    overwrite,
     run_weights,
     device,
     as_json,
@@ -166,6 +168,7 @@ export = stack(
         help="File format.",
     ),
     path_option("out", "File to write.", required=True),
+    overwrite,
     run_weights,
     as_json,
 )

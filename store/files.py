@@ -7,6 +7,9 @@ A reader sees the old file or the new one, never a part of it, and a full disk l
 import fcntl
 import hashlib
 import os
+import re
+import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 from configs.errors import LockedError, StorageError
 
 Bytes = bytes | bytearray | memoryview
+TEMPORARY = ".tmp"  # ends the names of temporary files
 
 
 def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
@@ -40,10 +44,10 @@ def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: 
     Raises:
         StorageError: as `publish`.
     """
-    temporary = (tmp or path.parent) / f".{path.name}.tmp"
+    temporary = (tmp or path.parent) / f".{path.name[:180]}.{secrets.token_hex(8)}{TEMPORARY}"
     renamed = False
     try:
-        temporary.unlink(missing_ok=True)  # left by a killed process
+        mode = _replaceable_mode(path)
         if _write_and_sync(temporary, pieces()) is not None:
             # After a failed fsync the kernel may drop the written pages, and a second fsync of the same file can
             # falsely succeed. So the file is written again.
@@ -51,6 +55,8 @@ def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: 
             failure = _write_and_sync(temporary, pieces())
             if failure is not None:
                 raise OSError(f"fsync: {failure}") from failure
+        if mode is not None:
+            temporary.chmod(mode)
         yield temporary
         os.replace(temporary, path)  # noqa: PTH105 - tests inject errors into this system call
         renamed = True
@@ -61,6 +67,25 @@ def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: 
         if not renamed:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _replaceable_mode(path: Path) -> int | None:
+    """The permissions of the regular file `path`; None if it does not exist. Raises OSError for anything else."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path.name} is a link, a folder or a device, which is not replaced")
+    return stat.S_IMODE(status.st_mode)
+
+
+def remove_temporary_files(path: Path) -> None:
+    """Removes what killed processes have left of writing `path`. The caller must hold the lock of the folder."""
+    pattern = re.compile(rf"\.{re.escape(path.name[:180])}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
+    for file in path.parent.iterdir():
+        if pattern.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,14 +141,14 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise StorageError(f"could not lock {path} ({error}); choose a --store that can be written") from error
+        raise StorageError(f"could not lock {path} ({error}); choose a folder that can be written") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockedError(f"another job is writing {path.parent}; try again when it has ended") from error
         except OSError as error:  # a file system without locks
-            raise StorageError(f"could not lock {path} ({error}); choose a --store on a local disk") from error
+            raise StorageError(f"could not lock {path} ({error}); choose a folder on a local disk") from error
         yield
     finally:
         os.close(descriptor)

@@ -24,11 +24,12 @@ from store.format.shard import Shard
 from store.format.shard_file import placeholder_features
 from store.format.units import shard_recipe
 from store.open import FolderStore, PackedStore, open_complete_store
+from store.outputs import claim_file
 from store.reader import load_tables
 from store.tables import join_rows
 
 
-def pack_store(path: Path, out: Path) -> int:
+def pack_store(path: Path, out: Path, overwrite: bool = False) -> int:
     """Packs the finished store at `path` into the file `out`; returns its size in bytes.
 
     Reads the shards four times: for their tables, for the checksum, for writing, and for comparing every row with the
@@ -41,6 +42,7 @@ def pack_store(path: Path, out: Path) -> int:
     """
     if out.is_dir():
         raise StoreError(f"{out} is a folder; name the file to write, e.g. {out / 'features.h5'}")
+    claim_file(out, overwrite=overwrite, inputs=(path,))
     store = open_complete_store(path)
     with _hdf5_without_features(store) as content:
         header = make_header(manifest_text(store.manifest), insert_features(content, store.shards))

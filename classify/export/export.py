@@ -18,6 +18,7 @@ from configs.errors import ExportError
 from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
 from store.files import publish, sha256, translate_os_errors
+from store.outputs import claim_file
 
 TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `max_difference`
 TEST_SIZES = ((2, 1), (2, 2), (5, 1), (9, 21))  # numbers of people and pairs of the random test inputs
@@ -26,7 +27,9 @@ _FLOOR = 1e-30  # smaller probabilities are treated as equal
 Serialize = Callable[[str, PairClassifier, ClassifierInputs, Metadata], bytes]
 
 
-def export(run: Path, out: Path, kind: str, weights: str = "", serialize: Serialize = serialize) -> dict[str, Any]:
+def export(
+    run: Path, out: Path, kind: str, weights: str = "", *, overwrite: bool = False, serialize: Serialize = serialize
+) -> dict[str, Any]:
     """Exports the classifier of the run in folder `run`, backbone and head, in float32 to `out`.
 
     The serialized model is loaded again and compared with the model on random inputs. `out` is only written if their
@@ -41,12 +44,14 @@ def export(run: Path, out: Path, kind: str, weights: str = "", serialize: Serial
         A description of the file, with `difference` and `tolerance` of the comparison.
 
     Raises:
-        ConfigError: a package that the format needs is not installed.
+        ConfigError: a package that the format needs is not installed, or `out` may not be written; see `claim_file`.
         ExportError: the exported model's output differs.
         CheckpointError, WeightsError, MismatchError: the run cannot be loaded. StorageError: `out` cannot be written.
     """
+    folder = RunFolder(run)
+    claim_file(out, overwrite=overwrite, inputs=folder.files)
     check_packages(kind)
-    best_model = RunFolder(run).best_model
+    best_model = folder.best_model
     checkpoint = load_checkpoint(best_model)
     model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(best_model))
     crop_size, panorama = checkpoint.info.config.crop_size, checkpoint.info.config.panorama

@@ -16,6 +16,7 @@ from classify.report.overlay import draw_scene
 from classify.run_folder import RunFolder
 from configs.extraction_config import ExtractionConfig
 from configs.panorama import AUTO
+from extract.annotations.jrdb import IMAGES, LABELS
 from extract.annotations.spatial import spatial_features
 from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
@@ -24,6 +25,7 @@ from extract.units.stream import stream_shards
 from store.files import publish_after_check, translate_os_errors
 from store.format.manifest import Selection
 from store.format.shard import Shard
+from store.outputs import claim_file, claim_folder
 from store.tables import Floats, Ints
 
 NEAR = 1.0  # largest center_distance of near pairs, in units of the size of their boxes
@@ -41,6 +43,7 @@ class PredictOptions:
     device: str = "auto"
     panorama: str | None = None  # see `configs.panorama.edges_touch`; None: as in training
     weights: str = ""  # path of the backbone's weights; "": those in the run's configuration
+    overwrite: bool = False  # replace an existing output file, and overlays in an existing folder
 
 
 def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> dict[str, int]:
@@ -50,6 +53,7 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
     person and has `probabilities` in addition to its label. It is written while the shards are computed.
 
     Raises:
+        ConfigError: an output may not be written; see `claim_file`.
         CheckpointError, WeightsError, MismatchError, DataError, DeviceError, StorageError.
     """
     counts = {"frames": 0, "persons": 0, "pairs": 0}
@@ -58,6 +62,10 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
         counts.update(dict.fromkeys(counts, 0))
         return json_blocks(_counted_and_drawn(_predict_shards(run, data_path, options), counts, data_path, options))
 
+    inputs = (data_path / IMAGES, data_path / LABELS, *RunFolder(run).files)
+    claim_file(out, overwrite=options.overwrite, inputs=inputs)
+    if options.draw is not None:
+        claim_folder(options.draw, overwrite=options.overwrite, inputs=inputs)
     with translate_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with publish_after_check(out, blocks):

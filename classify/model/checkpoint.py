@@ -115,6 +115,15 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     return Checkpoint(info, content["model"], content["epoch"], content["metrics"], extra)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file is a best_model.pth or last.pth of this product that can be loaded."""
+    try:
+        load_checkpoint(path, resume=path.name.startswith("last"))
+    except CheckpointError:
+        return False
+    return True
+
+
 def load_state(module: nn.Module, state: State, source: str) -> None:
     """Loads `state` into `module`; names, shapes and dtypes must all match.
 

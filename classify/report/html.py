@@ -15,6 +15,7 @@ from configs.printable import html_text
 from configs.read_file import DOCUMENT_BYTES, read_file
 from extract.backbones.hog import HOG
 from store.files import publish
+from store.outputs import claim_file
 
 _STYLE = """
 :root { --ink:#1d2530; --soft:#66717f; --line:#dfe4ea; --accent:#2463eb; --paper:#fff; --back:#f4f6f8 }
@@ -45,17 +46,20 @@ _BASELINES = {
 }
 
 
-def write_report(run: Path, out: Path, overlays: Sequence[Path] = ()) -> Path:
-    """Writes the report of a finished run to `out` and returns `out`.
+def write_report(run: Path, out: Path, overlays: Sequence[Path] = (), overwrite: bool = False) -> Path:
+    """Writes the report of a finished run to `out` and returns `out`. RUN/report.html is replaced without `overwrite`.
 
     Args:
         overlays: image files of predictions to include.
 
     Raises:
+        ConfigError: `out` may not be written; see `claim_file`.
         DataError: the folder does not contain a finished run. StorageError: the file cannot be written.
     """
     results = read_results(run)
     folder = RunFolder(run)
+    own_report = out.resolve() == folder.report.resolve()
+    claim_file(out, overwrite=overwrite or own_report, inputs=folder.files)
     plots = {"Confusion matrix, test split": folder.confusion_matrix, "Training": folder.curves}
     sections = [
         _headline(results),

@@ -13,15 +13,23 @@ from classify.data.selection import Split
 from classify.data.streamed import StreamedFeatures, features_on_device
 from classify.model.checkpoint import CACHED, RunInfo
 from classify.model.head import Stage2Model, build_head
-from classify.report.log import run_log
-from classify.run_folder import RunFolder, open_run_folder
+from classify.run_folder import RunFolder
 from classify.train.autograd_step import AutogradStep
 from classify.train.cpu_settings import keep_freed_memory, threads_for_batch
 from classify.train.head_step import HeadState, HeadStep
 from classify.train.loop import Step, TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, TrainingData, finish, log_start, prepare_data, select_data, spatial_of, train_runs
-from configs.process.failures import resumable
+from classify.train.run import (
+    Run,
+    TrainingData,
+    finish,
+    log_start,
+    open_run,
+    prepare_data,
+    select_data,
+    spatial_of,
+    train_runs,
+)
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
 from store.reader import StoredFeatures
@@ -64,10 +72,10 @@ def train_cached(
     config, tables = configs[0], features.tables
     device = pick_device(config.device)
     splits = select_data(tables, config)
-    folders = [open_run_folder(one, overwrite, resume) for one in configs]
-    with ExitStack() as logs, report_out_of_memory(config.batch_size), resumable(folders[0].path):
-        for folder, one in zip(folders, configs, strict=True):
-            logs.enter_context(run_log(folder.path, _log_prefix(one, len(configs))))
+    with ExitStack() as opened, report_out_of_memory(config.batch_size):
+        folders = [
+            opened.enter_context(open_run(one, overwrite, resume, _log_prefix(one, len(configs)))) for one in configs
+        ]
         log_start(tables, splits, config)
         visual = features_on_device(features, device, config.feature_memory)
         models = _build_models(configs, visual, tables, splits["train"], device)

@@ -12,14 +12,11 @@ from classify.data.identity import CropInputs, data_digests
 from classify.data.selection import Split
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, substate
 from classify.model.head import Stage2Model, build_head
-from classify.report.log import run_log
-from classify.run_folder import open_run_folder
 from classify.train.autograd_step import AutogradStep
 from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, finish, log_start, prepare_data, select_data, spatial_of, train_runs
+from classify.train.run import Run, finish, log_start, open_run, prepare_data, select_data, spatial_of, train_runs
 from configs.errors import CheckpointError, DataError
-from configs.process.failures import resumable
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import HEAD, names_with_role
 from extract.backbones.resnet import Backbone
@@ -61,8 +58,7 @@ def train_end_to_end(
     splits = select_data(tables, config)
     _check_sizes(tables, splits)
     model = _build_model(backbone, config, start)
-    folder = open_run_folder(config, overwrite, resume)
-    with run_log(folder.path), report_out_of_memory(config.batch_size) as trial, resumable(folder.path):
+    with report_out_of_memory(config.batch_size) as trial, open_run(config, overwrite, resume) as folder:
         log_start(tables, splits, config)
         model.to(device)
         persons = build_crop_cache(crops, tables, splits, backbone, config)

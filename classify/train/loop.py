@@ -194,6 +194,8 @@ def resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
             f"or start again with --overwrite"
         ) from error
     run.history = list(checkpoint.extra["history"])
+    if rank() == 0:  # a kill between writing last.pth and metrics.jsonl leaves the latter one epoch short
+        write_history(run.folder.metrics, run.history)
     run.saved_epoch = run.next_epoch - 1
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +22,14 @@ from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import load_checkpoint, load_state
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective, class_weights
-from classify.report.log import log_configuration, log_data, log_test
+from classify.report.log import log_configuration, log_data, log_test, run_log
 from classify.report.plots import plot_run
 from classify.report.results import build_results, write_json
+from classify.run_folder import RunFolder, open_run_folder
 from classify.train.cpu_settings import threads_for_batch
 from classify.train.loop import MakeStep, TrainingRun, fit, resume
 from configs.panorama import describe, edges_touch
+from configs.process.failures import resumable
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
@@ -65,6 +68,21 @@ def select_data(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
     """The pairs of each split. Raises SplitError if a class has no pair in the data, or a split is empty."""
     check_class_labels(tables, config)
     return select_splits(tables, config)
+
+
+@contextmanager
+def open_run(config: ResNetStage2Config, overwrite: bool, resume: bool, log_prefix: str = "") -> Iterator[RunFolder]:
+    """Opens a run's folder and its log, and says how to continue the run if it is interrupted.
+
+    Raises:
+        ConfigError, LockedError, StorageError: see `open_run_folder`.
+    """
+    with (
+        open_run_folder(config, overwrite, resume) as folder,
+        run_log(folder.path, log_prefix),
+        resumable(folder.path),
+    ):
+        yield folder
 
 
 def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:

@@ -40,9 +40,11 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1")
-    folder = open_run_folder(config, overwrite, resume)
     numbers = range(config.seed, config.seed + seeds)
-    with how_to_continue(lambda: resume_advice(folder.path, options=f"--seeds {seeds} "), override=True):
+    with (
+        open_run_folder(config, overwrite, resume) as folder,
+        how_to_continue(lambda: resume_advice(folder.path, options=f"--seeds {seeds} "), override=True),
+    ):
         runs = train([replace(config, seed=seed, checkpoint_dir=str(folder.path / f"seed-{seed}")) for seed in numbers])
         best = max(runs, key=lambda run: float(run.results["best_val_mpca"]))
         results = best.results | {"seeds": _statistics(runs, best)}

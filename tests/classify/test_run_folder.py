@@ -5,15 +5,18 @@ from pathlib import Path
 import pytest
 
 from classify.run_folder import check_run_folder, open_run_folder
-from configs.errors import ConfigError, StorageError
+from configs.errors import ConfigError, LockedError, StorageError
 from configs.resnet_stage2_config import ResNetStage2Config
-from tests.factories import small_config
+from tests.factories import make_features, make_tables, small_config, train_head
 
 
 def test_new_folders_are_named_after_the_run_and_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     frozen = ResNetStage2Config(freeze_backbone=True, fusion_strategy="add", visual_feature_dim=512)
-    names = [open_run_folder(config).path.as_posix() for config in (frozen, frozen, ResNetStage2Config())]
+    names = []
+    for config in (frozen, frozen, ResNetStage2Config()):
+        with open_run_folder(config) as folder:
+            names.append(folder.path.as_posix())
     assert names == [
         "checkpoints/resnet18_frozen_add_512d-001",
         "checkpoints/resnet18_frozen_add_512d-002",
@@ -23,23 +26,76 @@ def test_new_folders_are_named_after_the_run_and_numbered(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", ["config.json", "best_model.pth", "last.pth", "final_results.json"])
 def test_a_run_is_recognised_by_any_of_its_files(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    (tmp_path / "mine.txt").touch()
     config = small_config(tmp_path)
+    with open_run_folder(config):
+        (tmp_path / name).touch()
+    (tmp_path / "mine.txt").touch()
     with pytest.raises(ConfigError, match="--overwrite"):
         check_run_folder(config)
-    with pytest.raises(ConfigError, match="--overwrite"):
-        open_run_folder(config)
-    assert open_run_folder(config, overwrite=True).path == tmp_path
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(ConfigError, match="--overwrite"), open_run_folder(config):
+        pass
+    with open_run_folder(config, overwrite=True) as folder:
+        assert folder.path == tmp_path
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", ".stage2-run"}
+
+
+@pytest.mark.parametrize("name", ["training.log", "metrics.jsonl", "curves.png", "config.json", "best_model.pth"])
+def test_w3_a_users_file_with_the_name_of_a_runs_file_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    for overwrite, resume in ((False, False), (True, False), (False, True)):
+        with (
+            pytest.raises(ConfigError, match="not a run folder"),
+            open_run_folder(small_config(tmp_path), overwrite, resume),
+        ):
+            pass
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_w3_a_run_of_a_version_without_marker_is_recognised_by_its_checkpoint(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "r", epochs=1)
+    train_head(make_features(make_tables()), config)
+    (tmp_path / "r" / ".stage2-run").unlink()
+    with open_run_folder(config, overwrite=True) as folder:
+        assert not folder.best_model.exists()
+
+
+def test_w4_a_folder_in_which_another_job_trains_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "r")
+    with open_run_folder(config) as folder:
+        folder.last.write_bytes(b"first")
+        for overwrite, resume in ((True, False), (False, True)):
+            with pytest.raises(LockedError), open_run_folder(config, overwrite, resume):
+                pass
+        assert folder.last.read_bytes() == b"first"
+
+
+def test_w8_a_run_folder_is_not_part_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for folder in (tmp_path / "labels" / "run", tmp_path):
+        with pytest.raises(ConfigError, match="input"):
+            check_run_folder(small_config(folder, data_path=str(tmp_path)))
+
+
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "r")
+    with open_run_folder(config) as folder:
+        folder.last.touch()
+    left = tmp_path / "r" / f".last.pth.{'0' * 16}.tmp"
+    left.touch()
+    with open_run_folder(config, resume=True):
+        assert not left.exists()
 
 
 def test_a_folder_with_other_files_is_used(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    assert open_run_folder(small_config(tmp_path)).path == tmp_path
+    with open_run_folder(small_config(tmp_path)) as folder:
+        assert folder.path == tmp_path
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="--checkpoint_dir"):
-        open_run_folder(small_config(tmp_path / "file" / "run"))
+    with (
+        pytest.raises(StorageError, match="--checkpoint_dir"),
+        open_run_folder(small_config(tmp_path / "file" / "run")),
+    ):
+        pass

@@ -98,6 +98,7 @@ run_folder path required
 --frame_interval integer 1
 --scene text
 --panorama auto|yes|no
+--overwrite flag
 --weights text ""
 --device auto|cpu|cuda auto
 --json flag
@@ -105,11 +106,13 @@ run_folder path required
     "report": """\
 run_folder path required
 --out path
+--overwrite flag
 """,
     "export": """\
 run_folder path required
 --format onnx|torchscript|safetensors required
 --out path required
+--overwrite flag
 --weights text ""
 --json flag
 """,
@@ -165,6 +168,7 @@ path path required
     "store pack": """\
 path path required
 out path required
+--overwrite flag
 """,
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import IntegrityError, StorageError
-from store.files import publish, publish_after_check, sha256
+from store.files import publish, publish_after_check, remove_temporary_files, sha256
 
 OLD, NEW = b"old content", bytes(range(256)) * 50
 
@@ -31,12 +31,38 @@ def test_published_bytes_can_be_read(tmp_path: Path, data: bytes) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_the_temporary_file_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
+def test_w7_a_users_file_with_the_name_of_a_temporary_file_is_kept(tmp_path: Path) -> None:
     path = old_file(tmp_path)
-    (tmp_path / ".file.bin.tmp").write_bytes(b"half")
+    (tmp_path / ".file.bin.tmp").write_bytes(b"mine")
     publish(path, NEW)
     assert path.read_bytes() == NEW
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+    assert (tmp_path / ".file.bin.tmp").read_bytes() == b"mine"
+
+
+def test_w7_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = old_file(tmp_path)
+    path.chmod(0o600)
+    publish(path, NEW)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (NEW, 0o600)
+
+
+def test_w7_a_link_is_not_replaced(tmp_path: Path) -> None:
+    path = old_file(tmp_path)
+    (tmp_path / "link.bin").symlink_to(path)
+    with pytest.raises(StorageError, match="is a link"):
+        publish(tmp_path / "link.bin", NEW)
+    assert (tmp_path / "link.bin").is_symlink()
+    assert path.read_bytes() != NEW
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_no_others(tmp_path: Path) -> None:
+    path = old_file(tmp_path)
+    (tmp_path / f".file.bin.{'0a' * 8}.tmp").write_bytes(b"half")
+    for name in (".file.bin.tmp", ".file.bin.mine.tmp", f".other.bin.{'0a' * 8}.tmp"):
+        (tmp_path / name).touch()
+    remove_temporary_files(path)
+    names = {".file.bin.tmp", ".file.bin.mine.tmp", f".other.bin.{'0a' * 8}.tmp", "file.bin"}
+    assert {entry.name for entry in tmp_path.iterdir()} == names
 
 
 @pytest.mark.parametrize("limit", [1, 7, 4096])

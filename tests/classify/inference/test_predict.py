@@ -18,7 +18,7 @@ SCENE = "cafe"
 def predict_pairs(folder: Path, data: Path, pairing: str) -> tuple[dict[str, int], list[tuple[str, Any, Any]]]:
     """The counts, and for each pair its frame, the annotation of its first person and its own entry."""
     run, _ = make_random_run(folder)
-    options = PredictOptions(pairing, device="cpu")
+    options = PredictOptions(pairing, device="cpu", overwrite=True)
     counts = predict(run, data, folder / "out.json", options)
     frames = json.loads((folder / "out.json").read_text())["scenes"][SCENE]["labels"]
     pairs = [(frame, one, pair) for frame, people in frames.items() for one in people for pair in one["H-interaction"]]

@@ -77,7 +77,7 @@ def test_p11_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path, monke
 
         monkeypatch.setattr(classify.inference.predict, "_predict_shards", compute)
         tracemalloc.start()
-        counts = predict(tmp_path, tmp_path, tmp_path / "out.json", PredictOptions())
+        counts = predict(tmp_path, tmp_path, tmp_path / "out.json", PredictOptions(overwrite=True))
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert counts["pairs"] == shards * len(one.pair)

@@ -33,7 +33,7 @@ def test_a_run_writes_all_its_files(tmp_path: Path) -> None:
     with console(stream):
         run = train_head(make_features(make_tables()), small_config(tmp_path / "run"))
     assert {path.name for path in run.folder.iterdir()} == {
-        *("config.json", "training.log", "metrics.jsonl", "best_model.pth", "last.pth"),
+        *(".stage2-run", "config.json", "training.log", "metrics.jsonl", "best_model.pth", "last.pth"),
         *("final_results.json", "confusion_matrix.png", "curves.png"),
     }
     folder = RunFolder(run.folder)
