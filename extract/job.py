@@ -10,6 +10,7 @@ from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
 from configs.process.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests, scene_names
+from extract.annotations.objects import MISSING_PARTNER
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
@@ -216,8 +217,8 @@ def _has_unusable_images(unit: Unit) -> bool:
 
 
 def _fail_on_skipped(skipped: tuple[Skipped, ...]) -> None:
-    """Raises DataError for the first skipped item, if there is one."""
-    if skipped:
-        first = skipped[0]
+    """Raises DataError for the first skipped item, if there is one; a pair without an annotated partner is normal."""
+    first = next((item for item in skipped if item.reason != MISSING_PARTNER), None)
+    if first is not None:
         where = " ".join(part for part in (first.scene, first.frame, first.kind, first.item) if part)
         raise DataError(f"{where} cannot be used ({first.reason}); fix it, or use --on_error skip")

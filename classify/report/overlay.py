@@ -100,7 +100,7 @@ def draw_frame(
 
 
 def box_colors(persons: int, pair: Ints, pair_colors: Sequence[str]) -> list[str]:
-    """The colour of each person's box: that of all the person's pairs, MIXED if they differ, UNPAIRED without a pair."""
+    """The colour of each person's box: that of the person's pairs, MIXED if they differ, UNPAIRED without a pair."""
     colors = [UNPAIRED] * persons
     for persons_of_pair, color in zip(pair.tolist(), pair_colors, strict=True):
         for person in persons_of_pair:

@@ -11,6 +11,8 @@ from configs.errors import DataError
 from store.format.shard import Skipped
 
 MAX_COORDINATE = 1e6  # pixels; far beyond any panorama
+# Not damage: the owners annotate pairs whose partner has no box in the frame. Does not count towards --max_skipped.
+MISSING_PARTNER = "missing_partner"
 _PERSON = re.compile(r"pedestrian:([0-9]{1,18})")
 
 
@@ -35,8 +37,8 @@ def read_objects(scene: str, frame: str, objects: Any) -> FrameObjects:
     """Reads the persons and pairs of one frame of an annotation file.
 
     Reasons to skip a person: object_format, bad_id, duplicate_person, box_format, box_type, box_not_finite,
-    box_inverted, box_zero_area, box_huge. A pair: pair_format, self_pair, missing_partner, partner_skipped,
-    disagreeing_mentions. The whole frame: frame_format.
+    box_inverted, box_zero_area, box_huge. A pair: pair_format, self_pair, missing_partner, partner_skipped.
+    The whole frame: frame_format.
     """
     frame_objects = FrameObjects(scene, frame)
     if not isinstance(objects, list):
@@ -96,8 +98,11 @@ def _read_person(frame_objects: FrameObjects, item: Any, seen: set[int]) -> int 
 
 
 def _read_pairs(frame_objects: FrameObjects, people: list[tuple[int, dict[str, Any]]], seen: set[int]) -> None:
-    """Adds the pairs. Each pair is listed by one of its persons or by both, which then must agree."""
-    mentions: dict[tuple[int, int], set[tuple[str, ...]]] = {}
+    """Adds the pairs. A pair is listed by one of its persons or by both; it has the labels of both mentions.
+
+    So do the tools of the data set's owners (JRDB-Social, crop/crop_interaction.py).
+    """
+    labels_of: dict[tuple[int, int], set[str]] = {}
     for person, item in people:
         listed = item.get("H-interaction") or []
         for entry in listed if isinstance(listed, list) else [listed]:
@@ -107,35 +112,33 @@ def _read_pairs(frame_objects: FrameObjects, people: list[tuple[int, dict[str, A
             elif partner == person:
                 frame_objects.skip("pair", f"{person}-{person}", "self_pair")
             else:
-                key = (min(person, partner), max(person, partner))
-                mentions.setdefault(key, set()).add(labels)
+                labels_of.setdefault((min(person, partner), max(person, partner)), set()).update(labels)
     row = {person: index for index, person in enumerate(frame_objects.ids)}
-    for (a, b), label_sets in mentions.items():
-        fault = _pair_fault(a, b, label_sets, row, seen)
-        if fault is not None:
-            frame_objects.skip("pair", f"{a}-{b}", fault)
+    for (a, b), union in labels_of.items():
+        missing = {a, b} - set(row)
+        if missing:
+            frame_objects.skip("pair", f"{a}-{b}", "partner_skipped" if missing <= seen else MISSING_PARTNER)
         else:
             rows = sorted((row[a], row[b]))
-            frame_objects.pairs[rows[0], rows[1]] = next(iter(label_sets))
+            frame_objects.pairs[rows[0], rows[1]] = tuple(sorted(union))
 
 
-def _pair_fault(a: int, b: int, mentions: set[tuple[str, ...]], row: dict[int, int], seen: set[int]) -> str | None:
-    missing = {a, b} - set(row)
-    if missing:
-        return "partner_skipped" if missing <= seen else "missing_partner"
-    return "disagreeing_mentions" if len(mentions) > 1 else None
-
-
-def _read_mention(entry: Any) -> tuple[int, tuple[str, ...] | None]:
+def _read_mention(entry: Any) -> tuple[int, list[str] | None]:
     """Returns the partner's id, -1 if it is not a pedestrian, and the labels, None if the entry is malformed."""
     if not isinstance(entry, dict) or not isinstance(entry.get("pair"), str):
         return -1, None
-    labels = entry.get("inter_labels")
-    if not isinstance(labels, dict):
+    levels = entry.get("inter_labels")
+    if not isinstance(levels, dict) or not all(_is_level(value) for value in levels.values()):
         return -1, None
     match = _PERSON.fullmatch(entry["pair"])
-    positive = sorted(printable(label) for label, value in labels.items() if value)
-    return int(match[1]) if match else -1, tuple(positive)
+    return int(match[1]) if match else -1, [printable(label) for label, level in levels.items() if level]
+
+
+def _is_level(value: Any) -> bool:
+    """Whether a label's value is a difficulty level (a number of at least 1), or 0 for a label that does not hold."""
+    if type(value) is float and not math.isfinite(value):
+        return False
+    return type(value) in (int, float) and (value == 0 or value >= 1)
 
 
 def load_labels(data: bytes, path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from configs.errors import TooManySkippedError
+from extract.annotations.objects import MISSING_PARTNER
 from extract.units.plan import PlannedUnit
 from store.format.manifest import Unit
 from store.format.shard import Skipped
@@ -51,9 +52,16 @@ def count_planned(units: Iterable[PlannedUnit]) -> dict[str, int]:
 
 
 def check_skip_limit(skipped: SkipCounts, units: Iterable[PlannedUnit], limit: float) -> None:
-    """Raises TooManySkippedError if more than the share `limit` of the planned frames, persons or pairs is skipped."""
+    """Raises TooManySkippedError if more than the share `limit` of the planned frames, persons or pairs is skipped.
+
+    Pairs whose partner is not annotated in the frame are normal in JRDB and do not count.
+    """
     for kind, planned in count_planned(units).items():
-        reasons = {reason: count for (of, reason), count in skipped.most_common() if of == kind and count}
+        reasons = {
+            reason: count
+            for (of, reason), count in skipped.most_common()
+            if of == kind and reason != MISSING_PARTNER and count
+        }
         total = sum(reasons.values())
         if total > limit * planned:
             counts = ", ".join(f"{reason} {count}" for reason, count in reasons.items())

@@ -122,10 +122,6 @@ def test_of_duplicate_persons_the_first_box_and_the_pairs_of_both_are_used() -> 
         ([person(1, mentions={2: ["walking together"]}), person(2, [1, 2, 0, 4])], "partner_skipped"),
         ([person(1), person(2, [1, 2, 0, 4], {1: ["walking together"]})], "partner_skipped"),
         ([person(1, [1, 2], {2: ["walking together"]}), person(2, [1, 2, 0, 4])], "partner_skipped"),
-        (
-            [person(1, mentions={2: ["walking together"]}), person(2, mentions={1: ["conversation"]})],
-            "disagreeing_mentions",
-        ),
     ],
 )
 def test_unusable_pairs_are_skipped(objects: list[Any], reason: str) -> None:
@@ -143,11 +139,34 @@ def test_unusable_pairs_are_skipped(objects: list[Any], reason: str) -> None:
         {"pair": 5, "inter_labels": {}},
         {"pair": "pedestrian:2"},
         {"pair": "pedestrian:2", "inter_labels": []},
+        *(
+            {"pair": "pedestrian:2", "inter_labels": {"walking together": level}}
+            for level in ("no", -1, 0.5, True, None, float("nan"), float("inf"), [1])  # R18
+        ),
     ],
 )
 def test_a_malformed_pair_is_skipped(entry: Any) -> None:
     frame = read({**person(1), "H-interaction": [entry]}, person(2))
     assert reasons(frame) == {("pair", "1"): "pair_format"}
+
+
+def test_r22_a_pair_has_the_labels_of_both_mentions() -> None:
+    frame = read(
+        person(1, mentions={2: ["walking together"]}),
+        person(2, mentions={1: ["conversation"], 3: ["standing together"]}),
+        person(3),
+    )
+    assert frame.pairs == {(0, 1): ("conversation", "walking together"), (1, 2): ("standing together",)}
+    assert frame.skipped == []
+
+
+def test_r22_the_numbers_of_labels_are_difficulty_levels() -> None:
+    first, second = person(1, mentions={2: ["walking together"]}), person(2, mentions={1: ["walking together"]})
+    first["H-interaction"][0]["inter_labels"]["walking together"] = 3
+    second["H-interaction"][0]["inter_labels"] |= {"walking together": 2, "conversation": 1.0}
+    frame = read(first, second)
+    assert frame.pairs == {(0, 1): ("conversation", "walking together")}
+    assert frame.skipped == []
 
 
 @given(st.text(max_size=300))

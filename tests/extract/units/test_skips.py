@@ -54,3 +54,17 @@ def test_the_limit_is_a_share_of_the_planned_items_of_a_kind(tmp_path: Path) -> 
     check_skip_limit(Counter({("person", "box_huge"): 2}), units, 0.25)
     with pytest.raises(TooManySkippedError, match=r"3 of 8 planned persons cannot be stored \(box_huge 3\)"):
         check_skip_limit(Counter({("person", "box_huge"): 3}), units, 0.25)
+
+
+def test_r22_absent_partners_are_counted_and_do_not_count_towards_the_limit(tmp_path: Path) -> None:
+    frames = {f"{frame}.jpg": [*people(1, 2, 3), person(7, (90, 10, 12, 30), {8: ["conversation"]})] for frame in "01"}
+    write_labels(tmp_path, "s", frames)
+    for frame in frames:
+        write_image(tmp_path, "s", frame)
+    units = plan_units(tmp_path, Selection(1, "all"))
+    counts = count_skipped_before_reading(units)
+    assert {key: count for key, count in counts.items() if count} == {("pair", "missing_partner"): 2}
+    assert count_planned(units)["pair"] == 6
+    check_skip_limit(counts, units, 0.0)
+    with pytest.raises(TooManySkippedError, match="1 of 6 planned pairs"):
+        check_skip_limit(counts + Counter({("pair", "partner_skipped"): 1}), units, 0.0)
