@@ -90,6 +90,8 @@ def sleep_instead(config: ResNetStage2Config, options: TrainOptions, sender: Con
 
 
 PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits SIG_IGN
 import sys
 from classify.experiments.isolated import train_in_subprocess
 from configs.process.failures import sigterm_interrupts
