@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 128, 96
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of photos; in each frame person 3 stands at the left edge, person 4 at the right edge."""
+    """A data set of photos; in each frame person 3 is at the left edge, person 4 at the right edge."""
     root = tmp_path_factory.mktemp("photos")
     labels = ("walking together", "standing together", "sitting together")
     for number, scene in enumerate(SCENES):
