@@ -130,8 +130,9 @@ def predict(run_folder: Path, data_path: Path, out: Path, as_json: bool, **given
 def report(run_folder: Path, out: Path | None, overwrite: bool) -> None:
     """Write a run's HTML report."""
     from classify.report.html import write_report
+    from classify.run_folder import RunFolder
 
-    click.echo(write_report(run_folder, out or run_folder / "report.html", overwrite=overwrite))
+    click.echo(write_report(run_folder, out or RunFolder(run_folder).report, overwrite=overwrite))
 
 
 @stage2.command()

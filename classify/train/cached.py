@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.data.batches import Source, split_persons
+from classify.data.batches import Source, pair_tensors, split_persons
 from classify.data.cached import CachedFeatures
 from classify.data.selection import Split
 from classify.data.streamed import StreamedFeatures, features_on_device
@@ -17,7 +17,7 @@ from classify.run_folder import RunFolder
 from classify.train.autograd_step import AutogradStep
 from classify.train.cpu_settings import keep_freed_memory, threads_for_batch
 from classify.train.head_step import HeadState, HeadStep
-from classify.train.loop import Step, TrainingRun
+from classify.train.loop import OptimizerState, Step, TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
 from classify.train.run import (
     Run,
@@ -27,7 +27,6 @@ from classify.train.run import (
     open_run,
     prepare_data,
     select_data,
-    spatial_of,
     train_runs,
 )
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -96,10 +95,7 @@ def _train_fused(
 ) -> tuple[list[TrainingRun], float]:
     """Trains the heads together, a step of all of them at a time. Returns the runs and the seconds."""
     states = [HeadState(model.head, info.config) for model, info in zip(models, infos, strict=True)]
-    runs = [
-        TrainingRun(model, state, info, folder, _log_prefix(info.config, len(models)))
-        for model, state, info, folder in zip(models, states, infos, folders, strict=True)
-    ]
+    runs = _training_runs(models, states, infos, folders)
     state_of = dict(zip(runs, states, strict=True))
 
     def make_step(group: Sequence[TrainingRun]) -> Step:
@@ -115,15 +111,24 @@ def _train_by_autograd(
 ) -> tuple[list[TrainingRun], float]:
     """Trains the heads one after another, because dropout draws from PyTorch's global generator."""
     steps = [AutogradStep(model, data.objective, info.config) for model, info in zip(models, infos, strict=True)]
-    runs = [
-        TrainingRun(model, step, info, folder, _log_prefix(info.config, len(models)))
-        for model, step, info, folder in zip(models, steps, infos, folders, strict=True)
-    ]
+    runs = _training_runs(models, steps, infos, folders)
     step_of = dict(zip(runs, steps, strict=True))
     with threads_for_batch(infos[0].config.batch_size):
         return runs, sum(
             train_runs([run], data, lambda group: step_of[group[0]].step_alone, resume=resume) for run in runs
         )
+
+
+def _training_runs(
+    models: list[Stage2Model],
+    optimizers: Sequence[OptimizerState],
+    infos: list[RunInfo],
+    folders: list[RunFolder],
+) -> list[TrainingRun]:
+    return [
+        TrainingRun(model, optimizer, info, folder, _log_prefix(info.config, len(models)))
+        for model, optimizer, info, folder in zip(models, optimizers, infos, folders, strict=True)
+    ]
 
 
 def _log_prefix(config: ResNetStage2Config, runs: int) -> str:
@@ -145,6 +150,6 @@ def _build_models(
         if models:
             head.copy_scale(models[0].head)
         else:
-            head.fit_scale(visual.chunks(split_persons(tables, split)), spatial_of(tables, split, device))
+            head.fit_scale(visual.chunks(split_persons(tables, split)), pair_tensors(tables, split, device)[0])
         models.append(Stage2Model(nn.Identity(), head))
     return models

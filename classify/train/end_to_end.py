@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classify.data.batches import PairBatch, Source
+from classify.data.batches import PairBatch, Source, pair_tensors
 from classify.data.crop_cache import build_crop_cache
 from classify.data.crops import CropSource
 from classify.data.identity import CropInputs, data_digests
@@ -15,7 +15,7 @@ from classify.model.head import Stage2Model, build_head
 from classify.train.autograd_step import AutogradStep
 from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, finish, log_start, open_run, prepare_data, select_data, spatial_of, train_runs
+from classify.train.run import Run, finish, log_start, open_run, prepare_data, select_data, train_runs
 from configs.errors import CheckpointError, DataError
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import HEAD, names_with_role
@@ -68,7 +68,7 @@ def train_end_to_end(
 
         if start is None:
             sample = _person_features(model, make_source(splits["train"].sample(SCALE_PAIRS, config.seed)))
-            model.head.fit_scale(sample, spatial_of(tables, splits["train"], device))
+            model.head.fit_scale(sample, pair_tensors(tables, splits["train"], device)[0])
         data = prepare_data(config, tables, splits, make_source, model, KNN_PAIRS)
         step = AutogradStep(model, data.objective, config)
         trial.train = lambda pairs: _train_on_black_crops(step, pairs, config, device)

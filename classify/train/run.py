@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from classify.data.batches import Source
 from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings, log_class_table
@@ -184,8 +183,3 @@ def _untrained_warning(run: TrainingRun) -> list[str]:
         "the best epoch is 0: no epoch improved the validation MPCA, so the best model has the weights that "
         "fine-tuning started from"
     ]
-
-
-def spatial_of(tables: Tables, split: Split, device: torch.device) -> Tensor:
-    """(m, 8) float32 spatial features of a split's pairs."""
-    return torch.from_numpy(tables.spatial[split.pairs].astype(np.float32)).to(device)
