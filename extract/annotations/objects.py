@@ -100,45 +100,72 @@ def _read_person(frame_objects: FrameObjects, item: Any, seen: set[int]) -> int 
 def _read_pairs(frame_objects: FrameObjects, people: list[tuple[int, dict[str, Any]]], seen: set[int]) -> None:
     """Adds the pairs. A pair is listed by one of its persons or by both; it has the labels of both mentions.
 
-    So do the tools of the data set's owners (JRDB-Social, crop/crop_interaction.py).
+    So do the tools of the data set's owners (JRDB-Social, crop/crop_interaction.py). A pair with a malformed mention
+    is skipped, also if the other mention is sound: not all of its labels are known.
     """
-    labels_of: dict[tuple[int, int], set[str]] = {}
-    for person, item in people:
-        listed = item.get("H-interaction") or []
-        for entry in listed if isinstance(listed, list) else [listed]:
-            partner, labels = _read_mention(entry)
-            if labels is None:
-                frame_objects.skip("pair", f"{person}", "pair_format")
-            elif partner == person:
-                frame_objects.skip("pair", f"{person}-{person}", "self_pair")
-            else:
-                labels_of.setdefault((min(person, partner), max(person, partner)), set()).update(labels)
-    row = {person: index for index, person in enumerate(frame_objects.ids)}
-    for (a, b), union in labels_of.items():
+    row: dict[int | str, int] = {person: index for index, person in enumerate(frame_objects.ids)}
+    for (a, b), mentions in _mentions_of_pairs(frame_objects, people).items():
         missing = {a, b} - set(row)
-        if missing:
+        labels = [label for mention in mentions for label in mention or ()]
+        if None in mentions:
+            frame_objects.skip("pair", f"{a}-{b}", "pair_format")
+        elif a == b:
+            frame_objects.skip("pair", f"{a}-{b}", "self_pair")
+        elif missing:
             frame_objects.skip("pair", f"{a}-{b}", "partner_skipped" if missing <= seen else MISSING_PARTNER)
         else:
             rows = sorted((row[a], row[b]))
-            frame_objects.pairs[rows[0], rows[1]] = tuple(sorted(union))
+            frame_objects.pairs[rows[0], rows[1]] = tuple(sorted(set(labels)))
 
 
-def _read_mention(entry: Any) -> tuple[int, list[str] | None]:
-    """Returns the partner's id, -1 if it is not a pedestrian, and the labels, None if the entry is malformed."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("pair"), str):
-        return -1, None
+def _mentions_of_pairs(
+    frame_objects: FrameObjects, people: list[tuple[int, dict[str, Any]]]
+) -> dict[tuple[int, int | str], list[list[str] | None]]:
+    """Returns (smaller id, larger id) -> the labels of each mention of the pair, None for a malformed mention.
+
+    In place of the larger id, a pair with an object that is not a pedestrian has its name. An entry that does not name
+    a partner is skipped.
+    """
+    mentions: dict[tuple[int, int | str], list[list[str] | None]] = {}
+    for person, item in people:
+        listed = item.get("H-interaction") or []
+        for entry in listed if isinstance(listed, list) else [listed]:
+            partner = _read_partner(entry)
+            if partner is None:
+                frame_objects.skip("pair", str(person), "pair_format")
+            elif isinstance(partner, str):
+                mentions.setdefault((person, partner), []).append(_read_levels(entry))
+            else:
+                pair = min(person, partner), max(person, partner)
+                mentions.setdefault(pair, []).append(_read_levels(entry))
+    return mentions
+
+
+def _read_partner(entry: Any) -> int | str | None:
+    """Returns the partner's id, the name of an object that is not a pedestrian, or None if it has neither."""
+    name = entry.get("pair") if isinstance(entry, dict) else None
+    if not isinstance(name, str):
+        return None
+    match = _PERSON.fullmatch(name)
+    if match:
+        return int(match[1])
+    return printable(name) if ":" in name and not name.startswith("pedestrian:") else None
+
+
+def _read_levels(entry: dict[str, Any]) -> list[str] | None:
+    """Returns the labels of a mention, or None if it is malformed.
+
+    The value of a label is its difficulty level: 1 (easy), 2 or 3 (hard). It is not a truth value, so a 0 does not say
+    whether the label holds, and a number that is not a level is not guessed at.
+    """
     levels = entry.get("inter_labels")
     if not isinstance(levels, dict) or not all(_is_level(value) for value in levels.values()):
-        return -1, None
-    match = _PERSON.fullmatch(entry["pair"])
-    return int(match[1]) if match else -1, [printable(label) for label, level in levels.items() if level]
+        return None
+    return [printable(label) for label in levels]
 
 
 def _is_level(value: Any) -> bool:
-    """Whether a label's value is a difficulty level (a number of at least 1), or 0 for a label that does not hold."""
-    if type(value) is float and not math.isfinite(value):
-        return False
-    return type(value) in (int, float) and (value == 0 or value >= 1)
+    return type(value) in (int, float) and 1 <= value < math.inf  # excludes bool and NaN
 
 
 def load_labels(data: bytes, path: Path) -> dict[str, Any]:

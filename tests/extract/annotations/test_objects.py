@@ -31,7 +31,6 @@ def test_persons_keep_the_file_order_and_two_mentions_are_one_pair() -> None:
 
 def test_all_labels_of_a_pair_are_read_in_alphabetical_order() -> None:
     first, second = person(1, mentions={2: ["walking together", "conversation"]}), person(2)
-    first["H-interaction"][0]["inter_labels"]["standing together"] = 0  # annotated as absent
     assert read(first, second).pairs == {(0, 1): ("conversation", "walking together")}
 
 
@@ -130,24 +129,45 @@ def test_unusable_pairs_are_skipped(objects: list[Any], reason: str) -> None:
     assert [item.reason for item in frame.skipped if item.kind == "pair"] == [reason]
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        3,
-        None,
-        {},
-        {"pair": 5, "inter_labels": {}},
-        {"pair": "pedestrian:2"},
-        {"pair": "pedestrian:2", "inter_labels": []},
-        *(
-            {"pair": "pedestrian:2", "inter_labels": {"walking together": level}}
-            for level in ("no", -1, 0.5, True, None, float("nan"), float("inf"), [1])  # R18
-        ),
-    ],
-)
-def test_a_malformed_pair_is_skipped(entry: Any) -> None:
+NO_PARTNER = (3, None, {}, {"pair": 5, "inter_labels": {}}, *({"pair": name} for name in ("2", "pedestrian:x", "")))
+NO_LABELS = ({"pair": "pedestrian:2"}, {"pair": "pedestrian:2", "inter_labels": []})
+
+
+@pytest.mark.parametrize("entry", NO_PARTNER)
+def test_an_entry_without_a_partner_is_skipped(entry: Any) -> None:
     frame = read({**person(1), "H-interaction": [entry]}, person(2))
-    assert reasons(frame) == {("pair", "1"): "pair_format"}
+    assert [(item.kind, item.item, item.reason) for item in frame.skipped] == [("pair", "1", "pair_format")]
+
+
+@pytest.mark.parametrize("entry", NO_LABELS)
+def test_a_pair_without_labels_is_skipped(entry: Any) -> None:
+    frame = read({**person(1), "H-interaction": [entry]}, person(2))
+    assert (frame.pairs, reasons(frame)) == ({}, {("pair", "1-2"): "pair_format"})
+
+
+@pytest.mark.parametrize("level", ["no", -1, 0, 0.0, 0.5, True, False, None, float("nan"), float("inf"), [1]])
+def test_r18_a_label_whose_value_is_not_a_level_makes_its_pair_malformed(level: Any) -> None:
+    entry = {"pair": "pedestrian:2", "inter_labels": {"walking together": 1, "conversation": level}}
+    frame = read({**person(1), "H-interaction": [entry]}, person(2))
+    assert (frame.pairs, reasons(frame)) == ({}, {("pair", "1-2"): "pair_format"})
+
+
+@pytest.mark.parametrize("sound_first", [True, False])
+def test_r22_a_pair_with_a_sound_and_a_malformed_mention_is_counted_once(sound_first: bool) -> None:
+    malformed = {**person(2), "H-interaction": [{"pair": "pedestrian:1", "inter_labels": {"conversation": "no"}}]}
+    people = [person(1, mentions={2: ["walking together"]}), malformed, person(3, mentions={1: ["conversation"]})]
+    frame = read(*(people if sound_first else people[::-1]))
+    assert list(frame.pairs.values()) == [("conversation",)]
+    assert [(item.kind, item.item, item.reason) for item in frame.skipped] == [("pair", "1-2", "pair_format")]
+
+
+def test_pairs_with_objects_that_are_not_pedestrians_are_told_apart() -> None:
+    entries = [{"pair": name, "inter_labels": {"looking at robot together": 1}} for name in ("robot:1", "robot:2")]
+    frame = read({**person(1), "H-interaction": [*entries, entries[0]]}, {**person(2), "label_id": "robot:1"})
+    assert [(item.item, item.reason) for item in frame.skipped] == [
+        ("1-robot:1", "missing_partner"),
+        ("1-robot:2", "missing_partner"),
+    ]
 
 
 def test_r22_a_pair_has_the_labels_of_both_mentions() -> None:
@@ -188,17 +208,14 @@ def test_each_person_and_each_pair_is_read_or_skipped_once(people: list[dict[str
     skipped = Counter(item.kind for item in frame.skipped)
     assert len(frame.ids) + skipped["person"] == len(people)
     mentioned = set()
-    self_pairs = 0
     for item in people:
         one = int(item["label_id"].split(":")[1])
-        for entry in item["H-interaction"]:
-            other = int(entry["pair"].split(":")[1])
-            self_pairs += one == other
-            mentioned |= {frozenset({one, other})} if one != other else set()
-    assert len(frame.pairs) + skipped["pair"] == len(mentioned) + self_pairs
-    used = {frozenset({frame.ids[a], frame.ids[b]}) for a, b in frame.pairs}
-    skipped_pairs = {item.item for item in frame.skipped if item.kind == "pair" and item.reason != "self_pair"}
-    assert {"-".join(map(str, sorted(pair))) for pair in mentioned - used} == skipped_pairs
+        others = [int(entry["pair"].split(":")[1]) for entry in item["H-interaction"]]
+        mentioned |= {(min(one, other), max(one, other)) for other in others}
+    assert len(frame.pairs) + skipped["pair"] == len(mentioned)
+    used = {tuple(sorted((frame.ids[a], frame.ids[b]))) for a, b in frame.pairs}
+    skipped_pairs = [item.item for item in frame.skipped if item.kind == "pair"]
+    assert sorted(f"{a}-{b}" for a, b in mentioned - used) == sorted(skipped_pairs)
 
 
 JSON = st.recursive(
