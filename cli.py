@@ -48,7 +48,7 @@ def extract(as_json: bool, **settings: Any) -> int:
     with console(sys.stderr if as_json else sys.stdout):
         summary = run(config).to_dict()
     _print(summary, as_json, store_text)
-    return EXIT_SKIPPED if summary["skipped"] else 0
+    return EXIT_SKIPPED if summary["damaged"] else 0
 
 
 @stage2.command()

@@ -25,7 +25,7 @@ from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbon
 from extract.device import pick_device
 from extract.recipe import feature_recipe
 from store.open import read_complete_manifest
-from store.reader import skipped_counts
+from store.reader import store_ledger
 
 _log = logging.getLogger("stage2")
 
@@ -98,8 +98,8 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
     check_scene_copies(config.split, manifest.scenes)
     features = open_features(path, pick_device(config.device), config.feature_memory)
     _log.info("Features: %s (%s people, %sD)", path, f"{len(features.tables.box):,}", manifest.recipe.visual_dim)
-    for reason, count in skipped_counts(manifest.units).items():
-        _log.info("Skipped when the features were extracted: %s %s", f"{count:,}", reason)
+    for line in store_ledger(path).lines():
+        _log.info("%s", line)
 
     def train_heads(configs: list[ResNetStage2Config]) -> list[Run]:
         return train_cached(

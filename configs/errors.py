@@ -24,7 +24,7 @@ with 1 (see `configs/process/failures.py`).
 
 from configs.printable import printable
 
-EXIT_SKIPPED = 3  # finished, but items were skipped
+EXIT_SKIPPED = 3  # finished, but damaged items were skipped
 EXIT_FAULTY = 4  # `store verify` found damage
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_TERMINATED = 143  # 128 + SIGTERM

@@ -14,7 +14,8 @@ from extract.images.read import FrameError, frame_size
 from extract.units.assemble import assemble_shard
 from extract.units.plan import PlannedUnit, plan_units
 from extract.units.prepare import PreparedFrame, frame_without_crops, unusable_frame
-from extract.units.skips import check_skip_limit, count_skipped, count_skipped_before_reading
+from extract.units.skips import check_skip_limit, ledger_before_reading, shard_ledger
+from store.format.ledger import Ledger
 from store.format.manifest import Selection
 from store.format.shard import join_tables
 from store.tables import Tables
@@ -28,6 +29,7 @@ class Dataset:
 
     tables: Tables
     image_paths: list[Path]  # (F,)
+    ledger: Ledger
 
 
 def read_dataset(data_path: Path, selection: Selection, max_skipped: float, panorama: str = AUTO) -> Dataset:
@@ -38,15 +40,17 @@ def read_dataset(data_path: Path, selection: Selection, max_skipped: float, pano
         TooManySkippedError: more than the share `max_skipped` of the frames, persons or pairs is unusable.
     """
     units = plan_units(data_path, selection)
-    check_skip_limit(count_skipped_before_reading(units), units, max_skipped)
+    check_skip_limit(ledger_before_reading(units), max_skipped)
     no_features = np.empty((0, 0), np.float32)
     shards = [
         assemble_shard(unit, _read_headers(data_path, unit, panorama), no_features, None, panorama) for unit in units
     ]
-    check_skip_limit(count_skipped(item for shard in shards for item in shard.skipped), units, max_skipped)
+    ledger = sum(map(shard_ledger, units, shards), Ledger.empty())
+    check_skip_limit(ledger, max_skipped)
     tables = join_tables(tuple(scene_names(data_path)), shards)
     names = zip(tables.frame_scene, tables.frame_name, strict=True)
-    return Dataset(tables, [image_path(data_path, tables.scenes[scene], str(name)) for scene, name in names])
+    paths = [image_path(data_path, tables.scenes[scene], str(name)) for scene, name in names]
+    return Dataset(tables, paths, ledger)
 
 
 def _read_headers(data_path: Path, unit: PlannedUnit, panorama: str) -> list[PreparedFrame]:

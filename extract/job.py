@@ -10,17 +10,17 @@ from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
 from configs.process.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests, scene_names
-from extract.annotations.objects import MISSING_PARTNER
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.assemble import assemble_from_features
 from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
-from extract.units.skips import check_skip_limit, count_skipped_before_reading, count_skipped_in_store
+from extract.units.skips import check_skip_limit, count_planned, ledger_before_reading
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
 from store.find import STORES, find_store, is_covered, is_finished
+from store.format.ledger import MISSING_PARTNER, Ledger
 from store.format.manifest import Manifest, Selection, Unit
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
@@ -153,7 +153,7 @@ def _extract_into(
         if config.on_error == "fail":
             for unit in units:
                 _fail_on_skipped(unit.skipped)
-        check_skip_limit(count_skipped_before_reading(units), units, config.max_skipped)
+        check_skip_limit(ledger_before_reading(units), config.max_skipped)
         summary.statistics.seconds["plan"] = perf_counter() - start
         update = config.update or (config.retry_skipped and _has_only_repaired_images(path, plan))
         writing = open_for_writing(path, plan, update, config.remove_missing)
@@ -194,8 +194,14 @@ def _compute_pending(
                 _fail_on_skipped(shard.skipped)
             writer.commit(number, shard)
             statistics.seconds["write"] += perf_counter() - start
-            check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
-    check_skip_limit(count_skipped_in_store(writer.done.values()), units, config.max_skipped)
+            _check_skip_limit(writer, units, config)
+    _check_skip_limit(writer, units, config)
+
+
+def _check_skip_limit(writer: StoreWriter, units: list[PlannedUnit], config: ExtractionConfig) -> None:
+    """Raises TooManySkippedError if the finished units have skipped too much of the whole job."""
+    ledger = Ledger.of_units(writer.done.values(), writer.skipped_items())
+    check_skip_limit(ledger, config.max_skipped, count_planned(units))
 
 
 def _has_only_repaired_images(path: Path, plan: Manifest) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from configs.printable import printable
+from store.format.ledger import MISSING_PARTNER
 from store.format.recipe import FIRST_FORMAT, FORMAT
 from store.tables import AXES
 
@@ -26,7 +27,11 @@ def store_text(info: dict[str, Any]) -> str:
         *(f"  {kind:<12} {info[kind]:,} of {planned[kind]:,} stored" for kind in rows),
         f"  size         {info['bytes'] / 1e6:,.1f} MB in {info['units']} shards; zero values {info['zero_share']:.2%}",
     ]
-    lines += [f"  skipped      {printable(reason)}: {count}" for reason, count in info["skipped"].items()]
+    notes = {MISSING_PARTNER: " (not damage)"}
+    lines += [
+        f"  skipped      {printable(reason)}: {count}{notes.get(reason, '')}"
+        for reason, count in info["skipped"].items()
+    ]
     if "frames_decoded" in info:
         lines += _extraction_lines(info)
     if "crops" in info:

@@ -1,6 +1,7 @@
 """Reads finished stores: a summary from STORE.json alone, or the rows, with every byte checked."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,16 @@ from typing import Any
 import numpy as np
 
 from configs.errors import IntegrityError, StoreError
-from store.format.manifest import COMPLETE, Manifest, Unit
+from configs.read_file import MANIFEST_BYTES, read_file
+from configs.schema import Schema, fits
+from store.format.ledger import Ledger
+from store.format.manifest import COMPLETE, Manifest
 from store.format.paths import VERIFY
-from store.format.shard import Shard, join_tables, without_features
+from store.format.shard import Shard, Skipped, join_tables, without_features
 from store.open import FolderStore, PackedStore, open_complete_store, read_manifest
 from store.tables import AXES, PERSON, Features, Floats, Ints, Tables
+
+_SKIPPED_LINE: Schema = {"kind": str, "scene": str, "frame": str, "item": str, "reason": str}
 
 
 def load_store(path: Path) -> Features:
@@ -112,6 +118,7 @@ def store_info(path: Path) -> dict[str, Any]:
     planned, stored = manifest.planned_rows(), manifest.stored_rows()
     values = stored["persons"] * manifest.recipe.visual_dim
     complete = manifest.state == COMPLETE
+    ledger = Ledger.of_units(unit for unit in units if unit.shard)
     return {
         "path": str(path),
         "complete": complete,
@@ -125,7 +132,8 @@ def store_info(path: Path) -> dict[str, Any]:
         **stored,
         "planned": planned,
         "stored": stored,
-        "skipped": skipped_counts(units),
+        "skipped": ledger.by_reason(),
+        "damaged": ledger.damaged,
         "skipped_by_kind": {axis: planned[f"{axis}s"] - stored[f"{axis}s"] if complete else 0 for axis in AXES},
         "units": len(units),
         "visual_dim": manifest.recipe.visual_dim,
@@ -135,11 +143,24 @@ def store_info(path: Path) -> dict[str, Any]:
     }
 
 
-def skipped_counts(units: tuple[Unit, ...]) -> dict[str, int]:
-    """Reason -> number of frames, persons and pairs together that were skipped for it."""
-    counts: dict[str, int] = {}
-    for unit in units:
-        for reasons in unit.skipped.values():
-            for reason, count in reasons.items():
-                counts[reason] = counts.get(reason, 0) + count
-    return dict(sorted(counts.items()))
+def store_ledger(path: Path) -> Ledger:
+    """What the finished store at `path` planned, stored and skipped; examples are from skipped.jsonl, if it is there.
+
+    Raises:
+        StoreError, IncompleteError: there is no finished store at `path`.
+    """
+    store = open_complete_store(path)
+    items = _read_skipped(store.paths.skipped) if isinstance(store, FolderStore) else ()
+    return Ledger.of_units(store.manifest.units, items)
+
+
+def _read_skipped(path: Path) -> Iterator[Skipped]:
+    """The items in a skipped.jsonl, as far as it can be read; `stage2 store verify` reports what is wrong with it."""
+    try:
+        for line in read_file(path, max_bytes=MANIFEST_BYTES).splitlines():
+            values = json.loads(line)
+            if not fits(values, _SKIPPED_LINE):
+                return
+            yield Skipped(**{name: values[name] for name in _SKIPPED_LINE})
+    except (OSError, ValueError, RecursionError):
+        return

@@ -38,6 +38,10 @@ class StoreWriter:
         """The numbers of the units that have to be computed."""
         return [number for number in range(len(self.plan.units)) if number not in self.done]
 
+    def skipped_items(self) -> Iterator[Skipped]:
+        """The skipped items of the finished units, in the order of the units."""
+        return (item for number in sorted(self.done) for item in self._skipped[number])
+
     def features_of(self, unit: Unit) -> Shard | None:
         """A shard whose features `unit` can reuse because only its pairs or labels have changed; None if there is none.
 
@@ -68,10 +72,9 @@ class StoreWriter:
         Raises:
             StorageError: the file system fails.
         """
-        numbers = range(len(self.plan.units))
-        units = tuple(self.done[number] for number in numbers)
+        units = tuple(self.done[number] for number in range(len(self.plan.units)))
         manifest = self.plan.completed(units)
-        lines = skipped_lines(item for number in numbers for item in self._skipped[number])
+        lines = skipped_lines(self.skipped_items())
         publish(self.paths.skipped, lines.encode(), self.paths.temporary)
         write_manifest(self.paths.root, manifest)
         named = {unit.shard for unit in units}

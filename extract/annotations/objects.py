@@ -3,16 +3,17 @@
 import json
 import math
 import re
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError
+from store.format.ledger import MISSING_PARTNER
 from store.format.shard import Skipped
 
 MAX_COORDINATE = 1e6  # pixels; far beyond any panorama
-# Not damage: the owners annotate pairs whose partner has no box in the frame. Does not count towards --max_skipped.
-MISSING_PARTNER = "missing_partner"
+_FOUND = 80  # characters of a value that a message shows
 _PERSON = re.compile(r"pedestrian:([0-9]{1,18})")
 
 
@@ -28,9 +29,10 @@ class FrameObjects:
     skipped: list[Skipped] = field(default_factory=list)
     other_objects: int = 0  # objects other than pedestrians, which are ignored
 
-    def skip(self, kind: str, item: str, reason: str) -> None:
-        """Adds an item of this frame that cannot be used."""
-        self.skipped.append(Skipped(kind, self.scene, self.frame, printable(item), reason))
+    def skip(self, kind: str, item: str, reason: str, found: Any = None) -> None:
+        """Adds an item of this frame that cannot be used; `found` is its unusable value, for messages."""
+        text = "" if found is None else reprlib.repr(found)[:_FOUND]
+        self.skipped.append(Skipped(kind, self.scene, self.frame, printable(item), reason, printable(text)))
 
 
 def read_objects(scene: str, frame: str, objects: Any) -> FrameObjects:
@@ -42,7 +44,7 @@ def read_objects(scene: str, frame: str, objects: Any) -> FrameObjects:
     """
     frame_objects = FrameObjects(scene, frame)
     if not isinstance(objects, list):
-        frame_objects.skip("frame", "", "frame_format")
+        frame_objects.skip("frame", "", "frame_format", objects)
         return frame_objects
     seen: set[int] = set()
     people = [(person, item) for item in objects if (person := _read_person(frame_objects, item, seen)) is not None]
@@ -76,7 +78,7 @@ def _read_person(frame_objects: FrameObjects, item: Any, seen: set[int]) -> int 
     The id of a person without a usable box is returned too, so that its pairs are reported as skipped.
     """
     if not isinstance(item, dict):
-        frame_objects.skip("person", "", "object_format")
+        frame_objects.skip("person", "", "object_format", item)
         return None
     name = item.get("label_id")
     if isinstance(name, str) and ":" in name and not name.startswith("pedestrian:"):
@@ -84,13 +86,13 @@ def _read_person(frame_objects: FrameObjects, item: Any, seen: set[int]) -> int 
         return None
     match = _PERSON.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        frame_objects.skip("person", name if isinstance(name, str) else type(name).__name__, "bad_id")
+        frame_objects.skip("person", name if isinstance(name, str) else type(name).__name__, "bad_id", name)
         return None
     person = int(match[1])
     fault = "duplicate_person" if person in seen else box_fault(item.get("box"))
     seen.add(person)
     if fault is not None:
-        frame_objects.skip("person", str(person), fault)
+        frame_objects.skip("person", str(person), fault, item.get("box"))
     else:
         frame_objects.ids.append(person)
         frame_objects.boxes.append([float(value) for value in item["box"]])
@@ -132,7 +134,7 @@ def _mentions_of_pairs(
         for entry in listed if isinstance(listed, list) else [listed]:
             partner = _read_partner(entry)
             if partner is None:
-                frame_objects.skip("pair", str(person), "pair_format")
+                frame_objects.skip("pair", str(person), "pair_format", entry)
             elif isinstance(partner, str):
                 mentions.setdefault((person, partner), []).append(_read_levels(entry))
             else:

@@ -56,18 +56,21 @@ def _skipped_by_images(
     reasons = [frame.reason for frame in frames]
     names = [str(name) for name in tables.frame_name]
     skipped = [
-        Skipped("frame", scene, name, "", reason)
-        for name, reason in zip(names, reasons, strict=True)
-        if reason and name not in unusable
+        Skipped("frame", scene, name, "", frame.reason, frame.message)
+        for name, frame in zip(names, frames, strict=True)
+        if frame.reason and name not in unusable
     ]
     frame_of = frame_of_person(tables)
     for row in np.flatnonzero(~inside):
-        reason = reasons[frame_of[row]] or "box_outside"
-        skipped.append(Skipped("person", scene, names[frame_of[row]], str(tables.person_id[row]), reason))
-    for (a, b), frame in zip(tables.pair, tables.pair_frame, strict=True):
+        frame = frames[frame_of[row]]
+        reason, found = frame.reason or "box_outside", frame.message
+        if not found:
+            found = f"box {tables.box[row].tolist()} in an image of {frame.size[0]} x {frame.size[1]} pixels"
+        skipped.append(Skipped("person", scene, names[frame_of[row]], str(tables.person_id[row]), reason, found))
+    for (a, b), row in zip(tables.pair, tables.pair_frame, strict=True):
         if not (inside[a] and inside[b]):
             item = "-".join(map(str, sorted((tables.person_id[a], tables.person_id[b]))))
-            skipped.append(Skipped("pair", scene, names[frame], item, reasons[frame] or "partner_skipped"))
+            skipped.append(Skipped("pair", scene, names[row], item, reasons[row] or "partner_skipped"))
     return skipped
 
 

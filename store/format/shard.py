@@ -38,10 +38,18 @@ class Skipped:
     frame: str
     item: str  # person or pair id; "" for a frame
     reason: str
+    # What was found in place of a usable item, for messages. It is neither stored nor part of a unit's digest.
+    found: str = field(default="", repr=False, compare=False)
 
     def to_json(self) -> str:
         """One line of skipped.jsonl, in ASCII."""
-        return json.dumps(vars(self), sort_keys=True)
+        stored = {name: value for name, value in vars(self).items() if name != "found"}
+        return json.dumps(stored, sort_keys=True)
+
+    def text(self) -> str:
+        """Scene, frame and person or pair, and what was found there."""
+        where = f"{self.scene} {self.frame}" + (f" {self.kind} {self.item}" if self.kind != FRAME else "")
+        return f"{where} ({self.found})" if self.found else where
 
 
 def skipped_lines(items: Iterable[Skipped]) -> str:

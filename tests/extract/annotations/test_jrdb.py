@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from extract.annotations.jrdb import (
 from extract.annotations.objects import load_labels
 from extract.images.read import FrameError
 from extract.units.plan import plan_units
-from extract.units.skips import count_planned, count_skipped_before_reading
+from extract.units.skips import count_planned, ledger_before_reading
 from store.format.manifest import Selection
 from tests.jrdb_folder import person, random_people, read_labels, write_folder, write_image, write_labels
 
@@ -250,9 +249,7 @@ def test_planned_is_stored_plus_skipped(
         "person": sum(int(np.diff(unit.tables.frame_offset)[unit.image_bytes >= 0].sum()) for unit in units),
         "pair": sum(int((unit.image_bytes >= 0)[unit.tables.pair_frame].sum()) for unit in units),
     }
-    skipped = Counter[str]()
-    for (kind, _), count in count_skipped_before_reading(units).items():
-        skipped[kind] += count
+    skipped = {kind: sum(counts.values()) for kind, counts in ledger_before_reading(units).skipped.items()}
     assert {kind: usable[kind] + skipped[kind] for kind in planned} == planned
     assert planned["frame"] == len(range(0, len(frames), interval))
     if interval == 1 and persons == "all":
