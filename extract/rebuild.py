@@ -16,11 +16,12 @@ from extract.backbones.weights import IMAGENET, NONE, RANDOM, LoadedBackbone, lo
 from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize, manifest_entry, plan_units
-from store.files import exclusive_lock, translate_os_errors
+from store.files import make_folder, move_into
 from store.format.manifest import Manifest, Selection, Unit, write_manifest
 from store.format.paths import StorePaths
 from store.format.recipe import FIRST_FORMAT, Recipe, recipe_differences
 from store.format.shard_file import read_shard
+from store.ownership import STORE, own_folder
 
 
 def rebuild_manifest(store: Path, data_path: Path, weights: str = "", unit_size: UnitSize = DEFAULT_UNIT_SIZE) -> None:
@@ -42,11 +43,10 @@ def rebuild_manifest(store: Path, data_path: Path, weights: str = "", unit_size:
     source = NONE if loaded is None else loaded.source
     plan = Manifest(origin.recipe, selection, scene_digests(data_path, identities), units, source)
     paths = StorePaths(store)
-    with exclusive_lock(paths.lock), translate_os_errors(store):
-        paths.temporary.mkdir(exist_ok=True)
+    with own_folder(paths.lock, STORE):
+        make_folder(paths.temporary)
         if paths.manifest.exists():
-            paths.quarantine.mkdir(exist_ok=True)
-            paths.manifest.rename(paths.quarantine / paths.manifest.name)
+            move_into(paths.manifest, paths.quarantine)
         write_manifest(store, plan)
 
 

@@ -4,6 +4,7 @@ A file is written under a temporary name on the same file system, fsynced and re
 A reader sees the old file or the new one, never a part of it, and a full disk leaves no partial file behind.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,11 +14,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from configs.errors import LockedError, StorageError
 
 Bytes = bytes | bytearray | memoryview
 TEMPORARY = ".tmp"  # ends the names of temporary files
+_TEMPORARY_NAME = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
 
 
 def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
@@ -86,6 +89,41 @@ def remove_temporary_files(path: Path) -> None:
     for file in path.parent.iterdir():
         if pattern.fullmatch(file.name):
             file.unlink(missing_ok=True)
+
+
+def remove_all_temporary_files(folder: Path) -> None:
+    """Removes what killed processes have left in a folder for temporary files; no other files and no folders."""
+    for file in folder.iterdir():
+        if _TEMPORARY_NAME.fullmatch(file.name) and not file.is_dir():
+            file.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Creates the folder `path`, and the folders that it is in, if they are missing. Raises StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"could not create the folder {path} ({error}); choose another one") from error
+
+
+def move_into(path: Path, folder: Path) -> None:
+    """Moves a file or folder into `folder`, which is created if missing. Raises StorageError."""
+    with translate_os_errors(folder):
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Opens the text file `path`, which is created if missing, to append to it. Raises OSError, also for a link.
+
+    Opening does not wait for the reader of a FIFO, which is refused, as is anything but a regular file.
+    """
+    never_wait = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | never_wait, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 @contextmanager

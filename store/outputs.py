@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs.errors import ConfigError
+from store.ownership import is_marked, is_unused
 
 
 def claim_file(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -46,6 +47,25 @@ def claim_folder(path: Path, *, overwrite: bool = True, inputs: Iterable[Path] =
         raise ConfigError(f"{path} is not a folder; name another output folder")
     if not overwrite and path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"{path} is not empty; give --overwrite to write into it, or name another output folder")
+
+
+def claim_marked_folder(marker: Path, kind: str, option: str, inputs: Iterable[Path] = ()) -> None:
+    """Checks that the folder of `marker` is missing, empty or marked as a `kind`; see `store.ownership`.
+
+    Args:
+        option: names the folder; for the message.
+        inputs: as for `claim_file`.
+
+    Raises:
+        ConfigError: it is not; or it is not a folder, or is or is inside an input.
+    """
+    folder = marker.parent
+    claim_folder(folder, inputs=inputs)
+    if not is_marked(marker, kind) and not is_unused(marker, kind):
+        raise ConfigError(
+            f"{folder} has files, but stage2 did not make it for a {kind} (it has no {marker.name}); give another "
+            f"{option}"
+        )
 
 
 def _check_outside(path: Path, inputs: Iterable[Path]) -> None:

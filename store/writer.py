@@ -10,8 +10,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from configs.errors import IntegrityError, MismatchError, StorageError, StoreError
-from store.files import exclusive_lock, fsync_folder, publish, sha256, translate_os_errors
+from configs.errors import IntegrityError, MismatchError, StoreError
+from store.files import (
+    fsync_folder,
+    make_folder,
+    move_into,
+    publish,
+    remove_all_temporary_files,
+    sha256,
+    translate_os_errors,
+)
 from store.format.manifest import Manifest, Unit, write_manifest
 from store.format.paths import StorePaths, shard_name
 from store.format.recipe import check_recipe
@@ -19,6 +27,7 @@ from store.format.shard import Shard, Skipped, skipped_lines
 from store.format.shard_file import read_shard, shard_file
 from store.format.units import describe_stored, shard_attributes
 from store.open import check_format, read_manifest
+from store.ownership import STORE, is_marked, is_unused, own_folder
 
 _log = logging.getLogger("stage2")
 
@@ -109,10 +118,7 @@ class StoreWriter:
                 raise IntegrityError(f"{path.name} has no digest of its unit")
         except IntegrityError as error:
             _log.warning("%s; it was moved to quarantine/ and its unit is computed again", error)
-            quarantine = self.paths.quarantine
-            with translate_os_errors(quarantine):
-                quarantine.mkdir(exist_ok=True)
-                path.rename(quarantine / path.name)
+            move_into(path, self.paths.quarantine)
             return None
         return shard
 
@@ -136,10 +142,7 @@ def open_for_writing(
     _check_writable(path)
     if paths.manifest.exists():  # before any file is changed; checked again under the lock
         check_matches_plan(path, read_manifest(path), plan, update, remove_missing)
-    _make_folders(paths)
-    with exclusive_lock(paths.lock):
-        with translate_os_errors(path):
-            _remove_files(paths.temporary)
+    with _opened(paths):
         writer = StoreWriter(path, plan)
         if not paths.manifest.exists():
             write_manifest(path, plan)
@@ -160,11 +163,7 @@ def open_for_conversion(path: Path, plan: Manifest) -> Iterator[StoreWriter]:
         LockedError, StoreError, StorageError: as `open_for_writing`.
     """
     _check_writable(path)
-    paths = StorePaths(path)
-    _make_folders(paths)
-    with exclusive_lock(paths.lock):
-        with translate_os_errors(path):
-            _remove_files(paths.temporary)
+    with _opened(StorePaths(path)):
         writer = StoreWriter(path, plan)
         writer.resume()
         yield writer
@@ -201,30 +200,22 @@ def _check_writable(path: Path) -> None:
     paths = StorePaths(path)
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file, and only a store in a folder can be written to; choose another --store")
-    known = paths.manifest.exists() or paths.lock.exists()
-    empty_folders = {paths.shards, paths.temporary}  # left by a job that was killed before it took the lock
-    if path.exists() and not known and any(entry not in empty_folders for entry in path.rglob("*")):
-        raise StoreError(f"{path} exists and is not a feature store; choose another --store")
+    if not (paths.manifest.exists() or is_marked(paths.lock, STORE) or is_unused(paths.lock, STORE)):
+        lost = "; if its STORE.json was lost, run `stage2 store repair`" if paths.shard_files() else ""
+        raise StoreError(f"{path} exists and is not a feature store; choose another --store{lost}")
     for part in (paths.shards, paths.temporary, paths.quarantine, paths.lock):
         if part.is_symlink():
             raise StoreError(f"{part} is a link, which stores must not have; choose another --store")
 
 
-def _remove_files(folder: Path) -> None:
-    """Removes the temporary files of a killed job."""
-    for leftover in folder.iterdir():
-        if leftover.is_dir() and not leftover.is_symlink():
-            raise StoreError(f"{leftover} is a folder, where stores have only files; remove it")
-        leftover.unlink()
-
-
-def _make_folders(paths: StorePaths) -> None:
-    try:
-        for folder in (paths.root, paths.shards, paths.temporary):
-            folder.mkdir(parents=True, exist_ok=True)
-        fsync_folder(paths.root)
-        fsync_folder(paths.root.parent)
-    except OSError as error:
-        raise StorageError(
-            f"could not make the store {paths.root} ({error}); choose a --store that can be written"
-        ) from error
+@contextmanager
+def _opened(paths: StorePaths) -> Iterator[None]:
+    """Locks and marks the store, creates its folders, and removes the temporary files of a killed job."""
+    with own_folder(paths.lock, STORE):
+        for folder in (paths.shards, paths.temporary):
+            make_folder(folder)
+        with translate_os_errors(paths.root):
+            fsync_folder(paths.root)
+            fsync_folder(paths.root.parent)
+            remove_all_temporary_files(paths.temporary)
+        yield

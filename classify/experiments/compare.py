@@ -17,18 +17,21 @@ from configs.printable import markdown_text, printable
 from configs.process.failures import how_to_continue
 from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
 from configs.train_options import TrainOptions
-from extract.annotations.jrdb import scene_digests
+from extract.annotations.jrdb import IMAGES, LABELS, scene_digests
 from extract.backbones.hog import HOG
 from extract.backbones.weights import load_backbone
 from extract.images.identity import ImageIdentities
 from store.files import publish, translate_os_errors
 from store.format.recipe import digest
+from store.outputs import claim_marked_folder
+from store.ownership import COMPARISON, own_folder
 from store.reader import store_info
 
 _log = logging.getLogger("stage2")
 _KEPT = "; finished runs and extracted units in --out are kept: run the same command again to continue"
 MODES = (CACHED, END_TO_END)
 RESULT, TABLE, ROW = "compare.json", "compare.md", "compare_row.json"  # file names; ROW is in the run folder
+MARKER = ".stage2-comparison"
 
 Train = Callable[[ResNetStage2Config, TrainOptions], dict[str, Any]]  # see `train_in_subprocess`
 
@@ -70,15 +73,22 @@ def compare(
         The content of compare.json: `rows`, `baselines`, `classes` and `pairs_per_class`.
 
     Raises:
-        ConfigError: a name is unknown, or there is nothing to compare. DataError: there is no data.
-        MismatchError: the runs used different pairs.
-        Stage2Error: any error of training.
+        ConfigError: a name is unknown, there is nothing to compare, or `out` has files but no comparison.
+        DataError: there is no data. MismatchError: the runs used different pairs.
+        LockedError: another comparison is writing to `out`. Stage2Error: any error of training.
     """
     planned = plan_runs(out, backbones, modes, settings)
+    data_path, marker = Path(planned[0].config.data_path), out / MARKER
+    claim_marked_folder(marker, COMPARISON, "--out", inputs=(data_path / IMAGES, data_path / LABELS))
     known = ImageIdentities(out.glob("*.store"))
-    data = {name: asdict(scene) for name, scene in scene_digests(Path(planned[0].config.data_path), known).items()}
-    with translate_os_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    data = {name: asdict(scene) for name, scene in scene_digests(data_path, known).items()}
+    with own_folder(marker, COMPARISON):
+        return _compare(planned, data, out, max_skipped, train)
+
+
+def _compare(
+    planned: list[PlannedRun], data: dict[str, Any], out: Path, max_skipped: float, train: Train
+) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     for number, run in enumerate(planned, 1):
         _log.info("Comparing %s (%s of %s)", run.name, number, len(planned))

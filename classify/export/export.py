@@ -17,7 +17,7 @@ from classify.run_folder import RunFolder
 from configs.errors import ExportError
 from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
-from store.files import publish, sha256, translate_os_errors
+from store.files import make_folder, publish, sha256
 from store.outputs import claim_file
 
 TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `max_difference`
@@ -58,8 +58,7 @@ def export(
     classifier = PairClassifier(model.backbone, model.head, panorama)
     data = serialize(kind, classifier, random_inputs(3, 2, crop_size), model_metadata(checkpoint))
     difference = check_outputs(deserialize(kind, data, classifier), model, crop_size, panorama)
-    with translate_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     publish(out, data)
     return {
         "out": str(out),

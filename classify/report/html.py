@@ -14,7 +14,7 @@ from classify.run_folder import RunFolder
 from configs.printable import html_text
 from configs.read_file import DOCUMENT_BYTES, read_file
 from extract.backbones.hog import HOG
-from store.files import publish
+from store.files import make_folder, publish
 from store.outputs import claim_file
 
 _STYLE = """
@@ -77,7 +77,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = (), overwrite:
         f'<div class="soft">{html_text(title)}, {html_text(results["mode"].replace("_", " "))}</div>'
         f"{''.join(sections)}</main></html>\n"
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     publish(out, page.encode())
     return out
 

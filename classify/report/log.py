@@ -15,6 +15,7 @@ from classify.run_folder import RunFolder
 from configs.printable import printable
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
+from store.files import open_to_append
 
 RULE = "=" * 62
 
@@ -59,7 +60,7 @@ class _LogFile(_QuietHandler):
     """Appends to a file. Lines are dropped while its disk is full."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path.open("a", encoding="utf-8"))
+        super().__init__(open_to_append(path))
 
     def close(self) -> None:
         """Closes the file."""

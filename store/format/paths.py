@@ -20,7 +20,7 @@ class StorePaths:
         self.shards = root / "shards"
         self.temporary = root / ".tmp"  # files that are not published yet
         self.quarantine = root / "quarantine"  # damaged files
-        self.lock = root / ".lock"
+        self.lock = root / ".lock"  # its text says that the folder is a store
         self.image_cache = root / ".images.json"  # sha256 of images; not part of the store, may be deleted
 
     def shard(self, name: str) -> Path:
@@ -29,7 +29,7 @@ class StorePaths:
 
     def shard_files(self) -> list[Path]:
         """Every file in the folder of shards that is named like one, sorted; some may be damaged or left over."""
-        return sorted(self.shards.glob("u*.h5"))
+        return sorted(file for file in self.shards.glob("u*.h5") if SHARD_NAME.fullmatch(file.name))
 
 
 def shard_name(number: int, sha256: str) -> str:

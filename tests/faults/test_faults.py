@@ -75,7 +75,7 @@ def test_faults_during_the_removal_of_damaged_files(server: ForkServer, tmp_path
             shutil.rmtree(trial.path, ignore_errors=True)
             server.run(trial.path, 3)
             next((trial.path / "shards").iterdir()).write_bytes(b"damaged")
-            (trial.path / ".tmp" / ".half.h5.tmp").write_bytes(b"half")
+            (trial.path / ".tmp" / f".half.h5.{'0' * 16}.tmp").write_bytes(b"half")
             shutil.copy(stray, trial.path / "shards")
             outcome = server.run(trial.path, 3, Fault(calls, kind, at, errno.EIO))
             expected = (STORAGE_ERROR, "StorageError")

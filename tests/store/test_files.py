@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import IntegrityError, StorageError
-from store.files import publish, publish_after_check, remove_temporary_files, sha256
+from store.files import open_to_append, publish, publish_after_check, remove_temporary_files, sha256
 
 OLD, NEW = b"old content", bytes(range(256)) * 50
 
@@ -200,3 +200,16 @@ def test_pieces_are_generated_again_after_a_failed_fsync(tmp_path: Path, monkeyp
     with publish_after_check(path, lambda: iter([NEW[:100], NEW[100:]])):
         pass
     assert path.read_bytes() == NEW
+
+
+def test_a_log_is_appended_to_a_regular_file_only(tmp_path: Path) -> None:
+    for line in ("one\n", "two\n"):
+        with open_to_append(tmp_path / "log") as file:
+            file.write(line)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError):
+            open_to_append(tmp_path / name)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
