@@ -47,7 +47,7 @@ def publish_after_check(path: Path, pieces: Callable[[], Iterable[Bytes]], tmp: 
     Raises:
         StorageError: as `publish`.
     """
-    temporary = (tmp or path.parent) / f".{path.name[:180]}.{secrets.token_hex(8)}{TEMPORARY}"
+    temporary = (tmp or path.parent) / f".{_shortened(path.name)}.{secrets.token_hex(8)}{TEMPORARY}"
     renamed = False
     try:
         mode = _replaceable_mode(path)
@@ -83,9 +83,14 @@ def _replaceable_mode(path: Path) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
+def _shortened(name: str) -> str:
+    """The start of a file name that leaves room for the rest of a temporary name; names have at most 255 bytes."""
+    return name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
+
+
 def remove_temporary_files(path: Path) -> None:
     """Removes what killed processes have left of writing `path`. The caller must hold the lock of the folder."""
-    pattern = re.compile(rf"\.{re.escape(path.name[:180])}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
+    pattern = re.compile(rf"\.{re.escape(_shortened(path.name))}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
     for file in path.parent.iterdir():
         if pattern.fullmatch(file.name):
             file.unlink(missing_ok=True)
@@ -176,17 +181,41 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         LockedError: another process has the lock.
         StorageError: the file cannot be created.
     """
-    try:
+    with _translate_lock_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise StorageError(f"could not lock {path} ({error}); choose a folder that can be written") from error
+    with _locked(descriptor, path, path.parent):
+        yield
+
+
+@contextmanager
+def exclusive_folder_lock(folder: Path) -> Iterator[None]:
+    """As `exclusive_lock` for an existing folder, without a file in it.
+
+    On a network file system it excludes only processes of the same machine.
+    """
+    with _translate_lock_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _locked(descriptor, folder, folder):
+        yield
+
+
+@contextmanager
+def _locked(descriptor: int, path: Path, folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(f"another job is writing {path.parent}; try again when it has ended") from error
+            raise LockedError(f"another job is writing {folder}; try again when it has ended") from error
         except OSError as error:  # a file system without locks
             raise StorageError(f"could not lock {path} ({error}); choose a folder on a local disk") from error
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _translate_lock_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"could not lock {path} ({error}); choose a folder that can be written") from error

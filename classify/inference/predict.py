@@ -1,7 +1,8 @@
-"""Predicts the classes of the pairs in new frames, as JRDB-format JSON and as images."""
+"""Predicts the classes of the pairs in new frames, as JRDB-format JSON and as pictures."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ from torch import Tensor, nn
 
 from classify.data.batches import gather_batch
 from classify.inference.finished_run import load_run_backbone
+from classify.inference.pairing import candidate_pairs, choose_pairing
+from classify.inference.pictures import open_pictures, write_pictures
 from classify.inference.predictions import Predictions, json_blocks
 from classify.model.checkpoint import build_model, load_checkpoint
-from classify.report.overlay import draw_scene
 from classify.run_folder import RunFolder
+from configs.classes import PairClass
+from configs.errors import ConfigError
 from configs.extraction_config import ExtractionConfig
-from configs.panorama import AUTO
-from extract.annotations.jrdb import IMAGES, LABELS
-from extract.annotations.spatial import spatial_features
+from configs.process.failures import how_to_continue
+from extract.backbones.weights import LoadedBackbone
 from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
 from extract.units.statistics import JobStatistics
@@ -25,89 +28,126 @@ from extract.units.stream import stream_shards
 from store.files import publish_after_check, translate_os_errors
 from store.format.manifest import Selection
 from store.format.shard import Shard
-from store.outputs import claim_file, claim_folder
-from store.tables import Floats, Ints
+from store.outputs import claim_file
+from store.tables import Ints
 
-NEAR = 1.0  # largest center_distance of near pairs, in units of the size of their boxes
 _BATCH = 4096  # pairs
+_PICTURES_KEPT = (
+    "before --out was written; the pictures so far are whole: run again with --overwrite, which starts from the "
+    "beginning"
+)
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """The frames and pairs to predict, and how."""
 
-    pairing: str = "labelled"  # "labelled", "near" or "all"; see `candidate_pairs`
+    pairing: str | None = None  # "labelled", "near" or "all", see `candidate_pairs`; None: see `choose_pairing`
     frame_interval: int = 1
     scenes: tuple[str, ...] = ()  # (): all
-    draw: Path | None = None  # folder for overlays
+    draw: Path | None = None  # folder for pictures
     device: str = "auto"
     panorama: str | None = None  # see `configs.panorama.edges_touch`; None: as in training
     weights: str = ""  # path of the backbone's weights; "": those in the run's configuration
-    overwrite: bool = False  # replace an existing output file, and overlays in an existing folder
+    overwrite: bool = False  # replace an existing output file, and pictures in an existing folder
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The model, and the frames and pairs to predict."""
+
+    units: dict[int, PlannedUnit]
+    pairing: str
+    extraction: ExtractionConfig
+    backbone: LoadedBackbone
+    head: nn.Module
+    classes: tuple[PairClass, ...]
 
 
 def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> dict[str, int]:
-    """Predicts the pairs of every frame; writes `out`, and overlays if requested. Returns counts.
+    """Predicts the pairs of every frame; writes pictures if requested, and then `out`. Returns counts.
 
     `out` contains {"scenes": {scene: {"labels": ...}}}, each scene in JRDB format. Each pair is listed with its first
-    person and has `probabilities` in addition to its label. It is written while the shards are computed.
+    person and has `probabilities` in addition to its label. The content is written while the shards are computed, into
+    a temporary file that becomes `out` when it is complete.
 
     Raises:
-        ConfigError: an output may not be written; see `claim_file`.
+        ConfigError: an option is out of range, or an output may not be written; see `claim_file`, `open_pictures`.
+        LockedError: another job is drawing into the same folder.
         CheckpointError, WeightsError, MismatchError, DataError, DeviceError, StorageError.
     """
+    extraction = ExtractionConfig(
+        data_path=str(data_path), dtype="float32", device=options.device, frame_interval=options.frame_interval
+    )
+    inputs = (data_path / "images", data_path / "labels", *RunFolder(run).files)
+    claim_file(out, overwrite=options.overwrite, inputs=inputs)
+    if options.draw is not None and options.draw.resolve() == data_path.resolve():
+        raise ConfigError(f"--draw {options.draw} is the data folder, an input; name another folder")
+    job = _load_job(run, extraction, options)
+    draw, units = options.draw, job.units.values()
+    pictures = open_pictures(draw, units, out, overwrite=options.overwrite, inputs=inputs) if draw else nullcontext()
+    with pictures, how_to_continue(lambda: _PICTURES_KEPT) if draw else nullcontext():
+        with translate_os_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        return _write(job, out, options)
+
+
+def _load_job(run: Path, extraction: ExtractionConfig, options: PredictOptions) -> _Job:
+    data_path = Path(extraction.data_path)
+    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    config = checkpoint.info.config
+    units = plan_units(data_path, Selection(extraction.frame_interval, "all"), options.scenes)
+    return _Job(
+        units=dict(enumerate(units)),
+        pairing=choose_pairing(options.pairing, units, data_path),
+        extraction=replace(
+            extraction,
+            backbone=config.backbone_name,
+            crop_size=config.crop_size,
+            panorama=options.panorama or config.panorama,
+        ),
+        backbone=load_run_backbone(run, checkpoint, options.weights),
+        head=build_model(checkpoint, nn.Identity()).to(pick_device(extraction.device)),
+        classes=config.classes,
+    )
+
+
+def _write(job: _Job, out: Path, options: PredictOptions) -> dict[str, int]:
+    """Writes the pictures and `out`; returns counts."""
     counts = {"frames": 0, "persons": 0, "pairs": 0}
+    folders = [options.draw] if options.draw else []
 
     def blocks() -> Iterator[bytes]:
         counts.update(dict.fromkeys(counts, 0))
-        return json_blocks(_counted_and_drawn(_predict_shards(run, data_path, options), counts, data_path, options))
+        shards = _count(_predict_shards(job), counts)
+        # The content is made a second time if the disk fails to write it. The pictures are then complete.
+        return json_blocks(_draw(shards, job, folders.pop()) if folders else shards)
 
-    inputs = (data_path / IMAGES, data_path / LABELS, *RunFolder(run).files)
-    claim_file(out, overwrite=options.overwrite, inputs=inputs)
-    if options.draw is not None:
-        claim_folder(options.draw, overwrite=options.overwrite, inputs=inputs)
-    with translate_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
     with publish_after_check(out, blocks):
-        pass
+        claim_file(out, overwrite=options.overwrite)  # it may have appeared since the job began
     return counts
 
 
-def _counted_and_drawn(
-    shards: Iterable[Predictions], counts: dict[str, int], data_path: Path, options: PredictOptions
-) -> Iterator[Predictions]:
-    """Yields `shards`; adds their sizes to `counts`, and draws their overlays if requested."""
+def _count(shards: Iterable[Predictions], counts: dict[str, int]) -> Iterator[Predictions]:
     for predictions in shards:
-        shard = predictions.shard
-        counts["frames"] += len(shard.frame_name)
-        counts["persons"] += len(shard.box)
+        counts["frames"] += len(predictions.shard.frame_name)
+        counts["persons"] += len(predictions.shard.box)
         counts["pairs"] += len(predictions.pair)
-        if options.draw is not None:
-            pair, probability, names = predictions.pair, predictions.probability, predictions.class_names
-            draw_scene(shard, pair, probability, names, data_path, options.draw, predictions.panorama)
         yield predictions
 
 
-def _predict_shards(run: Path, data_path: Path, options: PredictOptions) -> Iterator[Predictions]:
-    checkpoint = load_checkpoint(RunFolder(run).best_model)
-    config = checkpoint.info.config
-    extraction = ExtractionConfig(
-        data_path=str(data_path),
-        backbone=config.backbone_name,
-        crop_size=config.crop_size,
-        dtype="float32",
-        panorama=options.panorama or config.panorama,
-        device=options.device,
-    )
-    units = dict(enumerate(plan_units(data_path, Selection(options.frame_interval, "all"), options.scenes)))
-    backbone = load_run_backbone(run, checkpoint, options.weights)
-    device = pick_device(options.device)
-    model = build_model(checkpoint, nn.Identity()).to(device)
-    for number, shard in stream_shards(units, extraction, backbone, JobStatistics()):
-        people = _people_per_frame(units[number], shard)
-        pair, spatial = candidate_pairs(shard, people, options.pairing, extraction.panorama)
-        probability = _probabilities(model, shard, pair, torch.from_numpy(spatial.copy()), device)
-        yield Predictions(shard, pair, probability, config.classes, extraction.panorama)
+def _draw(shards: Iterable[Predictions], job: _Job, folder: Path) -> Iterator[Predictions]:
+    for predictions in shards:
+        write_pictures(predictions, Path(job.extraction.data_path), folder)
+        yield predictions
+
+
+def _predict_shards(job: _Job) -> Iterator[Predictions]:
+    for number, shard in stream_shards(job.units, job.extraction, job.backbone, JobStatistics()):
+        people = _people_per_frame(job.units[number], shard)
+        pair, spatial = candidate_pairs(shard, people, job.pairing, job.extraction.panorama)
+        probability = _probabilities(job, shard, pair, torch.from_numpy(spatial.copy()))
+        yield Predictions(shard, pair, probability, job.classes, job.extraction.panorama)
 
 
 def _people_per_frame(unit: PlannedUnit, shard: Shard) -> Ints:
@@ -116,29 +156,10 @@ def _people_per_frame(unit: PlannedUnit, shard: Shard) -> Ints:
     return np.array([people[name] for name in shard.frame_name.tolist()], np.int64)
 
 
-def candidate_pairs(shard: Shard, people: Ints, pairing: str, panorama: str = AUTO) -> tuple[Ints, Floats]:
-    """Person rows (M, 2) and spatial features (M, 8) of the pairs to predict.
-
-    Args:
-        people: (F,) how many people each frame has.
-        pairing: "labelled": the annotated pairs; "near": center_distance of at most NEAR; "all": all pairs of a frame.
-        panorama: see `configs.panorama.edges_touch`.
-    """
-    if pairing == "labelled":
-        return shard.pair, shard.spatial
-    spans = zip(shard.frame_offset, shard.frame_offset[1:], strict=False)
-    by_frame = [np.stack(np.triu_indices(stop - start, 1), axis=1) + start for start, stop in spans]
-    pair = np.concatenate([np.empty((0, 2), np.int64), *by_frame])
-    frame = np.repeat(np.arange(len(by_frame)), [len(pairs) for pairs in by_frame])
-    a, b = pair.T
-    spatial = spatial_features(shard.box[a], shard.box[b], shard.frame_size[frame], people[frame], panorama)
-    selected = spatial[:, 5] <= NEAR if pairing == "near" else np.ones(len(pair), bool)
-    return pair[selected], spatial[selected]
-
-
 @torch.no_grad()
-def _probabilities(model: nn.Module, shard: Shard, pair: Ints, spatial: Tensor, device: torch.device) -> Tensor:
+def _probabilities(job: _Job, shard: Shard, pair: Ints, spatial: Tensor) -> Tensor:
     """(M, C) float32 on the CPU."""
+    device = pick_device(job.extraction.device)
     features = torch.tensor(shard.visual, device=device)
     rows = torch.from_numpy(pair.T.copy()).to(device)  # (2, M)
     unknown = torch.zeros(len(pair), dtype=torch.int64, device=device)  # labels, which the model does not read
@@ -146,5 +167,5 @@ def _probabilities(model: nn.Module, shard: Shard, pair: Ints, spatial: Tensor, 
     for start in range(0, max(len(pair), 1), _BATCH):
         pairs = slice(start, start + _BATCH)
         batch = gather_batch(features, rows[:, pairs], spatial[pairs].to(device), unknown[pairs])
-        probabilities.append(model(batch).softmax(1).cpu())
+        probabilities.append(job.head(batch).softmax(1).cpu())
     return torch.cat(probabilities)

@@ -4,18 +4,13 @@ Label, colour and probability belong to the line. A box has a class's colour onl
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import write_jpeg
 from torchvision.utils import draw_bounding_boxes
 
 from configs.panorama import AUTO, edges_touch
-from extract.annotations.jrdb import IMAGES, image_path
-from extract.images.read import read_frame
-from store.format.shard import Shard
+from configs.printable import printable
 from store.tables import Floats, Ints
 
 COLORS = ("#ffb000", "#38b6ff", "#ff5fa2", "#7fdc6a", "#c59bff", "#ffe14d", "#5fe0d0", "#ff8a5f")
@@ -24,35 +19,6 @@ MIXED = "#ffffff"  # colour of people whose pairs have different classes
 _GROUND = "#101820"  # behind labels
 _TEXT_SIZE = (6, 13)  # width of a character and height of a line in pixels, of Pillow's default font
 _LINE_WIDTH = 3  # pixels
-
-
-def draw_scene(
-    shard: Shard,
-    pair: Ints,
-    probability: Tensor,
-    classes: tuple[str, ...],
-    data_path: Path,
-    folder: Path,
-    panorama: str = AUTO,
-) -> None:
-    """Writes an overlay of every frame of `shard` to folder/<scene>/<frame>.jpg.
-
-    Args:
-        pair: (M, 2) person rows of the shard.
-        probability: (M, C).
-        panorama: see `configs.panorama.edges_touch`.
-    """
-    target = folder / shard.scene
-    target.mkdir(parents=True, exist_ok=True)
-    frame_of_pair = np.searchsorted(shard.frame_offset, pair[:, 0], side="right") - 1
-    for frame, name in enumerate(shard.frame_name):
-        pixels = read_frame(image_path(data_path, shard.scene, str(name)), data_path / IMAGES)
-        in_frame = frame_of_pair == frame
-        first = int(shard.frame_offset[frame])
-        boxes = shard.box[first : shard.frame_offset[frame + 1]]
-        pairs = pair[in_frame] - first
-        drawn = draw_frame(pixels, boxes, pairs, probability[torch.from_numpy(in_frame)], classes, panorama)
-        write_jpeg(drawn, str(target / Path(str(name)).with_suffix(".jpg").name), quality=90)
 
 
 def draw_frame(
@@ -93,7 +59,10 @@ def draw_frame(
     corners[:, 0::2].clamp_(max=width - 1)
     corners[:, 1::2].clamp_(max=height - 1)
     pixels = draw_bounding_boxes(pixels, corners, colors=[color for _, color in drawn_boxes], width=2)
-    texts = [f"{classes[best]} {row[best]:.0%}" for best, row in zip(predictions, probability.tolist(), strict=True)]
+    texts = [
+        f"{printable(classes[best])} {row[best]:.0%}"
+        for best, row in zip(predictions, probability.tolist(), strict=True)
+    ]
     return _draw_labels(
         pixels, [_middle(boxes[a], boxes[b], width, touch) for a, b in pair.tolist()], texts, pair_colors
     )

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Scene:
     image_ids: NDArray[np.str_] | None  # (F,) see `extract.images.identity`; None if they are not needed
     skipped: tuple[Skipped, ...]  # unusable annotations
     other_objects: int  # annotated objects other than pedestrians
+    first_other: str  # the label_id of the first of them and its frame; "" if there is none
     unannotated: int  # images without annotations
 
 
@@ -56,13 +58,33 @@ def scene_names(data_path: Path) -> list[str]:
         DataError: the folder of annotations is missing or empty, or contains a name that is not UTF-8.
     """
     folder = data_path / LABELS
-    names = sorted(path.stem for path in folder.glob("[!.]*.json")) if folder.is_dir() else []
+    names = [path.stem for path in annotation_files(folder)]
     for name in names:
         if not _is_utf8(name):
             raise DataError(f"{folder} contains {name!a}, a name that is not UTF-8; rename it")
     if not names:
         raise DataError(explain_missing_annotations(data_path, LABELS))
     return names
+
+
+def annotation_files(folder: Path) -> list[Path]:
+    """Returns the files <scene>.json in `folder`, in alphabetical order; other JSON files are named in a warning."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() == ".json"] if folder.is_dir() else []
+    scenes = [path for path in files if path.suffix == ".json" and not path.name.startswith(".")]
+    ignored = sorted(path.name for path in set(files) - set(scenes))
+    if ignored:
+        _warn_of_ignored(folder, tuple(ignored))
+    return sorted(scenes, key=lambda path: path.stem)
+
+
+@cache  # a command lists the scenes several times
+def _warn_of_ignored(folder: Path, names: tuple[str, ...]) -> None:
+    _log.warning(
+        "%d files in %s are ignored, because a scene's annotations are in <scene>.json, without a dot in front: %s",
+        len(names),
+        folder,
+        ", ".join(map(printable, names)),
+    )
 
 
 def scene_digests(data_path: Path, identities: ImageIdentities | None = None) -> dict[str, SceneDigest]:
@@ -119,6 +141,9 @@ def read_scene(data_path: Path, name: str, identities: ImageIdentities | None = 
         image_ids=image_ids,
         skipped=tuple(chain.from_iterable(frame.skipped for frame in frames)),
         other_objects=sum(frame.other_objects for frame in frames),
+        first_other=next(
+            (f"{frame.first_other!r} in frame {frame.frame}" for frame in frames if frame.first_other), ""
+        ),
         unannotated=len(set(sizes) - set(labels)),
     )
 

@@ -28,6 +28,7 @@ class FrameObjects:
     pairs: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)  # (row, larger row) -> sorted labels
     skipped: list[Skipped] = field(default_factory=list)
     other_objects: int = 0  # objects other than pedestrians, which are ignored
+    first_other: str = ""  # the label_id of the first of them
 
     def skip(self, kind: str, item: str, reason: str, found: Any = None) -> None:
         """Adds an item of this frame that cannot be used; `found` is its unusable value, for messages."""
@@ -83,6 +84,7 @@ def _read_person(frame_objects: FrameObjects, item: Any, seen: set[int]) -> int 
     name = item.get("label_id")
     if isinstance(name, str) and ":" in name and not name.startswith("pedestrian:"):
         frame_objects.other_objects += 1
+        frame_objects.first_other = frame_objects.first_other or printable(name)
         return None
     match = _PERSON.fullmatch(name) if isinstance(name, str) else None
     if match is None:

@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from configs.errors import ConfigError, DataError
 from configs.splits import JRDB_SPLIT
-from extract.annotations.jrdb import IMAGES, LABELS, read_annotations
+from extract.annotations.jrdb import IMAGES, LABELS, annotation_files, read_annotations
 from extract.annotations.objects import load_labels
 from extract.synth.annotate import Objects, annotate, annotated_persons, visible_groups
 from extract.synth.background import HEIGHT, WIDTH, Background, draw_background
 from extract.synth.crowd import draw_crowd, persons_in
 from extract.synth.people import Person, draw_person
 from extract.synth.raster import blend
+from store.files import publish
 
 INTERVAL = 15  # between the numbers of frames: JRDB annotates one frame per second
 _QUALITY = 92
@@ -96,7 +97,7 @@ def _scene_names(scenes: int) -> list[str]:
 
 def _label_files(labels: Path) -> list[Path]:
     for folder in (labels / LABELS, labels / LABELS.name, labels):
-        files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+        files = annotation_files(folder)
         if files:
             return files
     raise DataError(f"{labels} contains no annotations (<scene>.json); check --labels")
@@ -134,7 +135,7 @@ def _draw_scene(folder: Path, scene: str, background: Background, frames: dict[s
 
     def draw(name: str) -> None:
         rng = np.random.default_rng((seed, crc32(f"{scene}/{name}".encode())))
-        (target / name).write_bytes(_draw_frame(background, frames[name], rng))
+        publish(target / name, _draw_frame(background, frames[name], rng))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(draw, frames))
@@ -162,4 +163,4 @@ def _draw_frame(background: Background, persons: list[Person], rng: np.random.Ge
 def _write_labels(folder: Path, scene: str, data: bytes) -> None:
     target = folder / LABELS
     target.mkdir(parents=True, exist_ok=True)
-    (target / f"{scene}.json").write_bytes(data)
+    publish(target / f"{scene}.json", data)

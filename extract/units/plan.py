@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.errors import DataError
 from extract.annotations.jrdb import Scene, read_scenes
 from extract.images.identity import ImageIdentities
 from store.format.manifest import Selection, Unit
@@ -83,13 +84,39 @@ def plan_units(
     crops: int = DEFAULT_UNIT_SIZE.crops,
     identities: ImageIdentities | None = None,
 ) -> list[PlannedUnit]:
-    """Returns the units of the named scenes (default: all scenes), with about `crops` crops each. Raises DataError.
+    """Returns the units of the named scenes (default: all scenes), with about `crops` crops each.
 
     Args:
         identities: of the images, for the units of a store; other units are planned without reading images.
+
+    Raises:
+        DataError: a scene does not exist, or its annotations cannot be read; or no person is selected.
     """
     scenes_read = read_scenes(data_path, scenes, identities)
-    return [unit for scene in scenes_read for unit in plan_scene(scene, selection, crops)]
+    units = [unit for scene in scenes_read for unit in plan_scene(scene, selection, crops)]
+    if not any(unit.persons for unit in units):
+        raise DataError(_explain_no_person(data_path, scenes_read, selection))
+    return units
+
+
+def _explain_no_person(data_path: Path, scenes: list[Scene], selection: Selection) -> str:
+    persons = sum(len(scene.tables.box) for scene in scenes)
+    frames = sum(len(scene.tables.frame_name) for scene in scenes)
+    odd = next((f"{scene.first_other} of scene {scene.name}" for scene in scenes if scene.first_other), "")
+    if persons and selection.persons == "paired" and not any(len(scene.tables.pair) for scene in scenes):
+        return (
+            f"no pair is annotated among the {persons} people in {data_path}, and only people in pairs are selected; "
+            f"annotate pairs (H-interaction), or extract all people (extract --persons all)"
+        )
+    if persons:
+        return f"no selected frame of {data_path} has a person; use a smaller --frame_interval"
+    if odd:
+        return f"{data_path} has no person: the label_id of a person is pedestrian:<number>, but the first one is {odd}"
+    unusable = next((item for scene in scenes for item in scene.skipped), None)
+    if unusable is not None:
+        where = f"the {unusable.kind} {unusable.item or unusable.frame} of scene {unusable.scene}"
+        return f"{data_path} has no usable person; the first that cannot be used is {where} ({unusable.reason})"
+    return f"{data_path} has no person: its {frames} annotated frames are empty; check the annotations"
 
 
 def plan_scene(scene: Scene, selection: Selection, crops: int) -> list[PlannedUnit]:

@@ -93,7 +93,7 @@ run_folder path required
 run_folder path required
 --data_path path required
 --out path required
---pairs labelled|near|all labelled
+--pairs labelled|near|all
 --draw path
 --frame_interval integer 1
 --scene text

@@ -1,6 +1,8 @@
 """Synthetic datasets: valid JRDB format, deterministic, and boxes that do not reveal the class."""
 
+import errno
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.errors import ConfigError, DataError
+from configs.errors import ConfigError, DataError, StorageError
 from configs.splits import JRDB_SPLIT, SPLIT_NAMES
 from extract.annotations.jrdb import IMAGES, LABELS, read_scenes, scene_names
 from extract.images.read import read_frame
@@ -184,3 +186,24 @@ def test_p8_the_current_folder_is_filled(tmp_path: Path, monkeypatch: pytest.Mon
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"images", "labels"}
     assert {path.name for path in Path().iterdir()} == {"images", "labels"}
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_p3_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, left = os.write, 400_000  # bytes; a picture has about as many
+
+    def limited(descriptor: int, data: memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, data[:left])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", limited)
+    with pytest.raises(StorageError, match="No space left") as stop:
+        draw_dataset(tmp_path / "out", scenes=3, frames=2, people=2)
+    assert stop.value.exit_code == 74
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    draw_dataset(tmp_path / "out", scenes=3, frames=1, people=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

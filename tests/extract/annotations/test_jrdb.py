@@ -24,7 +24,7 @@ from extract.annotations.jrdb import (
 )
 from extract.annotations.objects import load_labels
 from extract.images.read import FrameError
-from extract.units.plan import plan_units
+from extract.units.plan import plan_scene
 from extract.units.skips import count_planned, ledger_before_reading
 from store.format.manifest import Selection
 from tests.jrdb_folder import person, random_people, read_labels, write_folder, write_image, write_labels
@@ -242,7 +242,7 @@ def test_planned_is_stored_plus_skipped(
     write_labels(root, "cafe", frames)
     if rng.random() < 0.5:
         write_image(root, "cafe", "1.jpg")
-    units = plan_units(root, Selection(interval, persons))
+    units = plan_scene(read_scene(root, "cafe"), Selection(interval, persons), 4096)
     planned = count_planned(units)
     usable = {
         "frame": sum(int((unit.image_bytes >= 0).sum()) for unit in units),
