@@ -141,9 +141,12 @@ def report(run_folder: Path, out: Path | None, overwrite: bool) -> None:
 def export(run_folder: Path, kind: str, out: Path, weights: str, overwrite: bool, as_json: bool) -> None:
     """Export the classifier (crops and boxes in, probabilities out) after comparing it with the live model."""
     from classify.export.export import export as run
+    from classify.report.log import console
 
+    with console(sys.stderr):
+        summary = run(run_folder, out, kind, weights, overwrite=overwrite)
     text = "{out} ({bytes:,} bytes): differs from the live model by {difference:.1g}; {tolerance:g} is allowed"
-    _print(run(run_folder, out, kind, weights, overwrite=overwrite), as_json, text.format_map)
+    _print(summary, as_json, text.format_map)
 
 
 @stage2.command()

@@ -163,9 +163,9 @@ export = stack(
     click.option(
         "--format",
         "kind",
-        type=click.Choice(("onnx", "torchscript", "safetensors")),
+        type=click.Choice(("onnx", "pt2", "safetensors", "torchscript")),
         required=True,
-        help="File format.",
+        help="File format; torchscript is deprecated.",
     ),
     path_option("out", "File to write.", required=True),
     overwrite,

@@ -11,7 +11,7 @@ METHODS = {"read_bytes", "read_text", "open", "fromfile", "memmap"}
 FUNCTIONS = {
     *("open", "io.open", "io.FileIO", "FileIO", "os.open", "os.fdopen", "json.load", "tomllib.load", "torch.load"),
     *("np.load", "np.loadtxt", "np.fromfile", "np.memmap", "h5py.File", "safe_open", "onnx.load", "read_image"),
-    *("torch.jit.load", "decode_image", "zipfile.ZipFile", "tarfile.open", "mmap.mmap"),
+    *("torch.jit.load", "torch.export.load", "decode_image", "zipfile.ZipFile", "tarfile.open", "mmap.mmap"),
 }
 NO_READING = re.compile(r"O_WRONLY|O_RDWR|O_DIRECTORY|'[wax][bt+]*'")  # in the arguments of a call that writes
 # (file, call) -> why it may open a file itself
@@ -19,7 +19,6 @@ ALLOWED = {
     ("configs/read_file.py", "os.open"): "the gateway",
     ("configs/read_file.py", "os.fdopen"): "the gateway",
     ("classify/experiments/isolated.py", "_STATUS.read_text"): "the kernel's /proc/self/status",
-    ("classify/export/formats.py", "onnx.load"): "a file that this process has just written to its own folder",
     ("classify/export/formats.py", "safe_open"): "a file that the user names; the library maps it",
     ("store/format/shard_file.py", "h5py.File"): "a file in memory",
     ("store/format/packed.py", "h5py.File"): "a file in memory",

@@ -1,5 +1,6 @@
 """Exports a finished run to a file for other programs, after checking its output against the model's."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from classify.data.batches import PairBatch
 from classify.export.classifier import ClassifierInputs, PairClassifier
-from classify.export.formats import Metadata, Predictor, check_packages, deserialize, model_metadata, serialize
+from classify.export.formats import TORCHSCRIPT, Predictor, check_packages, deserialize, serialize
+from classify.export.metadata import Metadata, model_metadata
 from classify.inference.finished_run import load_run_backbone
 from classify.model.checkpoint import build_model, load_checkpoint
 from classify.model.head import Stage2Model
@@ -23,6 +25,12 @@ from store.outputs import claim_file
 TOLERANCE = 1e-4  # of log-probabilities, relative to the largest one; see `max_difference`
 TEST_SIZES = ((2, 1), (2, 2), (5, 1), (9, 21))  # numbers of people and pairs of the random test inputs
 _FLOOR = 1e-30  # smaller probabilities are treated as equal
+_TORCHSCRIPT_NOTICE = (
+    "TorchScript is deprecated in PyTorch, and the next release of stage2 will not write it; use --format pt2 "
+    "(PyTorch) or --format onnx (other runtimes)"
+)
+
+_log = logging.getLogger("stage2")
 
 Serialize = Callable[[str, PairClassifier, ClassifierInputs, Metadata], bytes]
 
@@ -36,7 +44,7 @@ def export(
     outputs agree.
 
     Args:
-        kind: "onnx", "torchscript" or "safetensors".
+        kind: "onnx", "pt2", "safetensors" or "torchscript", which is deprecated.
         weights: path of the backbone's weights if they have moved; see `load_run_backbone`.
         serialize: converts the classifier to the content of a file.
 
@@ -51,6 +59,8 @@ def export(
     folder = RunFolder(run)
     claim_file(out, overwrite=overwrite, inputs=folder.files)
     check_packages(kind)
+    if kind == TORCHSCRIPT:
+        _log.warning(_TORCHSCRIPT_NOTICE)
     best_model = folder.best_model
     checkpoint = load_checkpoint(best_model)
     model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(best_model))

@@ -14,62 +14,25 @@ import torch
 from torch import Tensor
 
 from classify.export.classifier import ClassifierInputs, PairClassifier
-from classify.inference.finished_run import trained_backbone
-from classify.model.checkpoint import Checkpoint, load_state
+from classify.export.metadata import Metadata, config_from_metadata
+from classify.model.checkpoint import load_state
 from classify.model.head import build_head
-from classify.report.results import package_versions
 from configs.errors import ConfigError, ExportError
-from configs.resnet_stage2_config import ResNetStage2Config
-from configs.settings import MACHINE, names_with_role
 from extract.backbones.hog import HOG, Hog
 from extract.backbones.resnet import Backbone
 
-ONNX, TORCHSCRIPT, SAFETENSORS = "onnx", "torchscript", "safetensors"
-OPSET = 17
-_PACKAGES = {ONNX: ("onnx", "onnxruntime"), TORCHSCRIPT: (), SAFETENSORS: ("safetensors",)}
-_METADATA_FILE = "stage2.json"  # in a TorchScript archive
+ONNX, PT2, TORCHSCRIPT, SAFETENSORS = "onnx", "pt2", "torchscript", "safetensors"
+OPSET = 18  # what torch's exporter writes itself; others need a conversion
+_PACKAGES = {
+    ONNX: ("onnx", "onnxscript", "onnxruntime"),
+    PT2: (),
+    TORCHSCRIPT: (),
+    SAFETENSORS: ("safetensors",),
+}
+_METADATA_FILE = "stage2.json"  # in a PT2 or TorchScript archive
 _PAIR_INPUTS = ("size", "people", "a", "b")  # have one row per pair; the other inputs have one row per person
 
-Metadata = dict[str, str]  # name -> JSON text
 Predictor = Callable[[ClassifierInputs], Tensor]  # -> probabilities (B, C)
-INPUTS = {
-    "crops": "(P, 3, S, S) uint8 RGB, cut from the frame by the recipe's padding, box_rule and interpolation",
-    "boxes": "(P, 4) float32, x y width height in pixels of the frame",
-    "size": "(B, 2) int64, width and height in pixels of the pair's frame",
-    "people": "(B,) int64, number of people in the pair's frame",
-    "a": "(B,) int64, row of the pair's first person",
-    "b": "(B,) int64, row of the pair's second person",
-}
-
-
-def model_metadata(checkpoint: Checkpoint) -> Metadata:
-    """The metadata of an exported file: classes in the order of the probabilities, crop_size, recipe, inputs, ..."""
-    config = checkpoint.info.config
-    machine = names_with_role(ResNetStage2Config, MACHINE)
-    settings = {name: value for name, value in config.to_dict().items() if name not in machine}
-    values = {
-        "classes": list(config.class_names),
-        "crop_size": config.crop_size,
-        "recipe": trained_backbone(checkpoint),
-        "inputs": INPUTS,
-        "output": "probabilities (B, C) float32",
-        "mode": checkpoint.info.kind,
-        "config": settings,
-        "versions": package_versions(),
-    }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
-
-
-def config_from_metadata(metadata: Metadata | None) -> ResNetStage2Config:
-    """The run's configuration from a file's metadata, with defaults for the settings that depend on the machine.
-
-    Raises:
-        ExportError: there is no metadata, or stage2 did not write it.
-    """
-    try:
-        return ResNetStage2Config.from_dict(json.loads((metadata or {})["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ExportError(f"the file has no usable settings of its model ({error!r}); export the run again") from error
 
 
 def check_packages(kind: str) -> None:
@@ -92,10 +55,11 @@ def serialize(kind: str, model: PairClassifier, example: ClassifierInputs, metad
     Raises:
         ExportError: this version of torch cannot write the format.
     """
+    writers = {ONNX: _to_onnx, PT2: _to_pt2, TORCHSCRIPT: _to_torchscript}
     if kind == SAFETENSORS:
         return _to_safetensors(model, metadata)
     try:
-        return _to_onnx(model, example, metadata) if kind == ONNX else _to_torchscript(model, example, metadata)
+        return writers[kind](model, example, metadata)
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ExportError(
@@ -109,19 +73,23 @@ def deserialize(kind: str, data: bytes, model: PairClassifier) -> Predictor:
     Raises:
         ExportError: the tensors of a safetensors file are not bit-identical to those of `model`.
     """
+    # safe: this process serialized `data`; loading a PT2 or TorchScript file from elsewhere may run its code
     if kind == ONNX:
         return _onnx_predictor(data)
+    if kind == PT2:
+        with _expected_warnings():
+            loaded: Any = torch.export.load(io.BytesIO(data)).module()
+        return lambda inputs: loaded(*inputs)
     if kind == TORCHSCRIPT:
-        with _known_deprecations():
-            # safe: this process serialized `data`; loading a TorchScript file from elsewhere runs its code
+        with _torchscript_is_deprecated():
             script = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
         return lambda inputs: script(*inputs)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         path.write_bytes(data)
-        loaded = read_safetensors(path)
-    _check_equal_tensors(loaded, model)
-    return lambda inputs: loaded(*inputs)
+        classifier = read_safetensors(path)
+    _check_equal_tensors(classifier, model)
+    return lambda inputs: classifier(*inputs)
 
 
 def read_safetensors(path: Path) -> PairClassifier:
@@ -141,28 +109,51 @@ def read_safetensors(path: Path) -> PairClassifier:
     return model
 
 
+def _program(model: PairClassifier, example: ClassifierInputs) -> torch.export.ExportedProgram:
+    """The classifier as a graph for any number of people and pairs.
+
+    Gradients are off, because a frozen backbone's own `no_grad` would otherwise become a subgraph that cannot be saved.
+    Positions in source files are left out, so the file does not depend on where stage2 is installed.
+    """
+    persons, pairs = torch.export.Dim("persons"), torch.export.Dim("pairs")
+    shapes = {name: {0: pairs if name in _PAIR_INPUTS else persons} for name in ClassifierInputs._fields}
+    with torch.no_grad():
+        program = torch.export.export(model, tuple(example), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _to_pt2(model: PairClassifier, example: ClassifierInputs, metadata: Metadata) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(model, example), buffer, extra_files={_METADATA_FILE: json.dumps(metadata)})
+    return buffer.getvalue()
+
+
 def _to_onnx(model: PairClassifier, example: ClassifierInputs, metadata: Metadata) -> bytes:
-    """Uses the TorchScript-based exporter: it needs no package besides torch and exists in every supported version."""
     import onnx
 
-    axes = {name: {0: "pairs" if name in _PAIR_INPUTS else "persons"} for name in ClassifierInputs._fields}
-    with TemporaryDirectory() as folder, _known_deprecations():
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            model,
-            tuple(example),
-            path,
+    with _expected_warnings():
+        exported: Any = torch.onnx.export(
+            _program(model, example),
             input_names=list(ClassifierInputs._fields),
             output_names=["probabilities"],
-            dynamic_axes=axes | {"probabilities": {0: "pairs"}},
             opset_version=OPSET,
-            dynamo=False,
+            dynamo=True,
+            verbose=False,
         )
-        graph = onnx.load(path)
-    onnx.helper.set_model_props(graph, metadata)
-    onnx.checker.check_model(graph)
-    content: bytes = graph.SerializeToString()
-    return content
+    content = exported.model_proto
+    graph = content.graph
+    del graph.value_info[:]  # shapes inside the graph, in the exporter's names; runtimes infer them
+    for node in graph.node:
+        del node.metadata_props[:]  # the exporter's notes on where a node comes from
+    for value in [*graph.input, *graph.output]:
+        rows = "persons" if value.name in ClassifierInputs._fields and value.name not in _PAIR_INPUTS else "pairs"
+        value.type.tensor_type.shape.dim[0].dim_param = rows
+    onnx.helper.set_model_props(content, metadata)
+    onnx.checker.check_model(content)
+    data: bytes = content.SerializeToString(deterministic=True)
+    return data
 
 
 def _onnx_predictor(data: bytes) -> Predictor:
@@ -179,7 +170,7 @@ def _onnx_predictor(data: bytes) -> Predictor:
 
 def _to_torchscript(model: PairClassifier, example: ClassifierInputs, metadata: Metadata) -> bytes:
     buffer = io.BytesIO()
-    with _known_deprecations():
+    with _torchscript_is_deprecated():
         traced: Any = torch.jit.trace(model, tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={_METADATA_FILE: json.dumps(metadata)})
     return buffer.getvalue()
@@ -200,9 +191,18 @@ def _check_equal_tensors(loaded: PairClassifier, model: PairClassifier) -> None:
 
 
 @contextmanager
-def _known_deprecations() -> Iterator[None]:
-    """Ignores that torch.jit and the exporter based on it are deprecated: their successors need more packages."""
+def _torchscript_is_deprecated() -> Iterator[None]:
+    """Ignores the warnings of `torch.jit.trace`, `save` and `load`; `export` says that the format is deprecated."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=FutureWarning)
-        warnings.simplefilter("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+        yield
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Ignores two warnings that torch 2.11 causes itself: its exporter copies an old class, its loader reads bytes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        warnings.filterwarnings("ignore", message=r"The given buffer is not writable")
         yield

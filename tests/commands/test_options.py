@@ -110,7 +110,7 @@ run_folder path required
 """,
     "export": """\
 run_folder path required
---format onnx|torchscript|safetensors required
+--format onnx|pt2|safetensors|torchscript required
 --out path required
 --overwrite flag
 --weights text ""

@@ -26,33 +26,13 @@ from extract.annotations.spatial import spatial_features
 from extract.backbones.weights import load_backbone, load_resnet
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
+from tests.classify.export.exported import exported_output, needs
 from tests.factories import make_random_run
 from tests.jobs import QUICK, SCENES, run_cli
 from tests.jrdb_folder import write_folder
 
-FORMATS = ("onnx", "torchscript", "safetensors")
+FORMATS = ("onnx", "pt2", "safetensors", "torchscript")
 CROP_SIZE = 32
-
-
-def exported_output(kind: str, path: Path, inputs: ClassifierInputs) -> Tensor:
-    """The probabilities that an exported file computes, run as its users run it."""
-    if kind == "onnx":
-        runtime = pytest.importorskip("onnxruntime")
-        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        feed = {name: tensor.numpy() for name, tensor in inputs._asdict().items()}
-        return torch.from_numpy(session.run(["probabilities"], feed)[0])
-    if kind == "torchscript":
-        with warnings.catch_warnings():  # torch.jit is deprecated
-            warnings.simplefilter("ignore")
-            script: Any = torch.jit.load(path)
-            return Tensor(script(*inputs))
-    return Tensor(read_safetensors(path)(*inputs))
-
-
-def needs(kind: str) -> None:
-    """Skips the test if the format's extra is not installed."""
-    for package in {"onnx": ("onnx", "onnxruntime"), "safetensors": ("safetensors",)}.get(kind, ()):
-        pytest.importorskip(package, reason=f"the extra {kind} is not installed")
 
 
 def expected_output(model: Stage2Model, inputs: ClassifierInputs) -> Tensor:
@@ -110,11 +90,14 @@ def read_metadata(kind: str, path: Path) -> dict[str, str]:
         import onnx
 
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    if kind == "torchscript":
-        extra = {"stage2.json": ""}
+    if kind in ("pt2", "torchscript"):
+        extra: dict[str, Any] = {"stage2.json": ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.load(path, _extra_files=extra)
+            if kind == "pt2":
+                torch.export.load(path, extra_files=extra)
+            else:
+                torch.jit.load(path, _extra_files=extra)
         return dict(json.loads(extra["stage2.json"]))
     from safetensors import safe_open
 
@@ -178,8 +161,15 @@ def change_one_bias(model: PairClassifier) -> None:
     model.head.classify.bias[1].add_(1e-3)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("change", [scale_one_convolution, change_one_bias])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("onnx", change_one_bias),
+        ("pt2", scale_one_convolution),
+        ("safetensors", scale_one_convolution),
+        ("torchscript", change_one_bias),
+    ],
+)
 def test_a_file_with_different_output_is_refused(
     tmp_path: Path, kind: str, change: Callable[[PairClassifier], None]
 ) -> None:
@@ -215,7 +205,7 @@ def test_different_spatial_features_are_refused(tmp_path: Path) -> None:
         return serialize(kind, SwappedSizes(model.backbone, model.head), *rest)
 
     with pytest.raises(ExportError):
-        export(folder, tmp_path / "model.bin", "torchscript", serialize=serialize_swapped)
+        export(folder, tmp_path / "model.bin", "pt2", serialize=serialize_swapped)
 
 
 def test_test_inputs_would_reveal_a_fixed_number_of_people_or_pairs() -> None:
@@ -235,12 +225,13 @@ def test_max_difference_sees_differences_of_certain_probabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "package"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")]
+    ("kind", "package"),
+    [("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     tmp_path: Path, kind: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if package == "onnxruntime":
+    if package in ("onnxscript", "onnxruntime"):
         needs("onnx")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"needs {package}.*stage2\[{kind}\]"):
@@ -249,12 +240,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 def test_runs_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        export(tmp_path, tmp_path / "model.bin", "torchscript")
+        export(tmp_path, tmp_path / "model.bin", "pt2")
     folder, _ = make_random_run(tmp_path)
     state = load_resnet("resnet18", "random", freeze=True).resnet.state_dict()
     torch.save(state | {"bn1.bias": state["bn1.bias"] + 1}, tmp_path / "other.pth")
     with pytest.raises(MismatchError, match="weights_sha256"):
-        export(folder, tmp_path / "model.bin", "torchscript", str(tmp_path / "other.pth"))
+        export(folder, tmp_path / "model.bin", "pt2", str(tmp_path / "other.pth"))
     assert not (tmp_path / "model.bin").exists()
 
 
