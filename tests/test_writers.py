@@ -58,15 +58,9 @@ ALLOWED = {
     ("classify/experiments/compare.py", "(Path(config.checkpoint_dir) / ROW).unlink"): "a run folder",
     **{("classify/run_folder.py", f"{name}.mkdir"): "a run folder" for name in ("ROOT", "folder", "folder.path")},
     ("classify/run_folder.py", "path.unlink"): "a run folder",
-    ("classify/inference/predict.py", "out.parent.mkdir"): "the folder of the predictions",
-    ("classify/report/overlay.py", "target.mkdir"): "pictures",
-    ("classify/report/overlay.py", "write_jpeg"): "pictures",
     **{
         ("extract/synth/dataset.py", name): "a new dataset, drawn in a temporary folder that is then renamed"
-        for name in (
-            *("out.parent.mkdir", "tempfile.mkdtemp", "folder.mkdir", "target.mkdir", "(target / name).write_bytes"),
-            *("(target / f'{scene}.json').write_bytes", "entry.rename", "os.replace", "shutil.rmtree"),
-        )
+        for name in ("tempfile.mkdtemp", "entry.rename", "os.replace", "shutil.rmtree")
     },
 }
 

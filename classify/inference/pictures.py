@@ -18,7 +18,7 @@ from configs.errors import ConfigError
 from extract.annotations.jrdb import IMAGES, image_path
 from extract.images.read import read_frame
 from extract.units.plan import PlannedUnit
-from store.files import exclusive_folder_lock, publish, translate_os_errors
+from store.files import exclusive_folder_lock, make_folder, publish
 from store.outputs import claim_file, claim_folder
 
 _QUALITY = 90  # of JPEG
@@ -52,8 +52,7 @@ def open_pictures(
             if picture.resolve() == target:
                 raise ConfigError(f"--out {out} is the name of a picture in --draw; name another file")
             claim_file(picture, overwrite=True)
-    with translate_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with exclusive_folder_lock(folder):
         yield
 
@@ -76,8 +75,7 @@ def write_pictures(predictions: Predictions, data_path: Path, folder: Path) -> N
     """
     shard, pair = predictions.shard, predictions.pair
     target = folder / shard.scene
-    with translate_os_errors(target):
-        target.mkdir(exist_ok=True)
+    make_folder(target)
     frame_of_pair = np.searchsorted(shard.frame_offset, pair[:, 0], side="right") - 1
     for frame, name in enumerate(shard.frame_name.tolist()):
         pixels = read_frame(image_path(data_path, shard.scene, name), data_path / IMAGES)

@@ -25,7 +25,7 @@ from extract.device import pick_device
 from extract.units.plan import PlannedUnit, plan_units
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.files import publish_after_check, translate_os_errors
+from store.files import make_folder, publish_after_check
 from store.format.manifest import Selection
 from store.format.shard import Shard
 from store.outputs import claim_file
@@ -87,8 +87,7 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
     draw, units = options.draw, job.units.values()
     pictures = open_pictures(draw, units, out, overwrite=options.overwrite, inputs=inputs) if draw else nullcontext()
     with pictures, how_to_continue(lambda: _PICTURES_KEPT) if draw else nullcontext():
-        with translate_os_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         return _write(job, out, options)
 
 

@@ -25,7 +25,7 @@ from extract.synth.background import HEIGHT, WIDTH, Background, draw_background
 from extract.synth.crowd import draw_crowd, persons_in
 from extract.synth.people import Person, draw_person
 from extract.synth.raster import blend
-from store.files import publish
+from store.files import make_folder, publish
 
 INTERVAL = 15  # between the numbers of frames: JRDB annotates one frame per second
 _QUALITY = 92
@@ -113,12 +113,12 @@ def _atomic_folder(out: Path) -> Iterator[Path]:
     out = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name; links are kept
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; remove it, or choose another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     # a random name: what a killed run leaves does not block the next one
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".partial", dir=out.parent))
     folder = partial / "data"  # with the usual permissions, unlike `partial`
     try:
-        folder.mkdir()
+        make_folder(folder)
         yield folder
         if out.exists() and out.samefile("."):  # replacing the current folder would remove it under the shell
             for entry in sorted(folder.iterdir()):
@@ -131,7 +131,7 @@ def _atomic_folder(out: Path) -> Iterator[Path]:
 
 def _draw_scene(folder: Path, scene: str, background: Background, frames: dict[str, list[Person]], seed: int) -> None:
     target = folder / IMAGES / scene
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
 
     def draw(name: str) -> None:
         rng = np.random.default_rng((seed, crc32(f"{scene}/{name}".encode())))
@@ -162,5 +162,5 @@ def _draw_frame(background: Background, persons: list[Person], rng: np.random.Ge
 
 def _write_labels(folder: Path, scene: str, data: bytes) -> None:
     target = folder / LABELS
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     publish(target / f"{scene}.json", data)
