@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from classify.data.annotation_check import check_annotations
 from classify.data.inputs import check_scene_copies, find_or_extract, open_training_crops
 from classify.data.streamed import open_features
 from classify.distributed import process_group
@@ -20,11 +21,11 @@ from configs.ranks import restarts, world_size
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import TRAINING, names_with_role
 from configs.train_options import TrainOptions
-from extract.annotations.jrdb import scene_names
+from extract.annotations.jrdb import LABELS
 from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone, load_resnet
 from extract.device import pick_device
 from extract.recipe import feature_recipe
-from store.open import read_complete_manifest
+from store.open import is_store, read_complete_manifest
 from store.reader import store_ledger
 
 _log = logging.getLogger("stage2")
@@ -48,8 +49,8 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
         )
     if not options.resume:
         check_run_folder(config, options.overwrite)
-    if not options.store:
-        scene_names(Path(config.data_path))  # before weights are downloaded
+    if not options.store or _extracts_store(config, options):
+        check_annotations(config)  # before weights are downloaded
     if world_size() > 1:
         _check_distributed(config)
     with process_group(pick_device(config.device)):
@@ -58,6 +59,11 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
         if config.freeze_backbone:
             return _train_cached(config, options, loaded)
         return _train_end_to_end(config, options, loaded)
+
+
+def _extracts_store(config: ResNetStage2Config, options: TrainOptions) -> bool:
+    """Whether --store names a store that does not exist yet, and the data is on this machine."""
+    return not is_store(Path(options.store)) and (Path(config.data_path) / LABELS).exists()
 
 
 def start_settings(run: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The extraction job: plans units, crops and forwards their persons, and writes the store. A second run resumes."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +17,7 @@ from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.assemble import assemble_from_features
 from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
-from extract.units.skips import check_skip_limit, count_planned, ledger_before_reading
+from extract.units.skips import check_skip_limit, count_planned, expectation, ledger_before_reading
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
 from store.find import STORES, find_store, is_covered, is_finished
@@ -29,6 +30,7 @@ from store.reader import store_info
 from store.writer import StoreWriter, open_for_writing
 
 _log = logging.getLogger("stage2")
+Check = Callable[[list[PlannedUnit]], None]  # raises if a job with this plan would be in vain
 _KEPT = "during the extraction; finished units are kept: run the same command again to continue"
 
 
@@ -62,14 +64,25 @@ def extract(config: ExtractionConfig) -> ExtractionSummary:
 
 
 def extract_with(
-    config: ExtractionConfig, loaded: LoadedBackbone, *, unit_size: UnitSize = DEFAULT_UNIT_SIZE
+    config: ExtractionConfig,
+    loaded: LoadedBackbone,
+    *,
+    unit_size: UnitSize = DEFAULT_UNIT_SIZE,
+    check: Check | None = None,
 ) -> ExtractionSummary:
-    """`extract` with a backbone that is already loaded. Raises the same errors."""
+    """`extract` with a backbone that is already loaded.
+
+    Args:
+        check: called with the plan before anything is computed or written.
+
+    Raises:
+        Stage2Error: as `extract`, or from `check`.
+    """
     identities = ImageIdentities([Path(config.store)] if config.store else STORES.glob("*.store"))
     path, requested = _find_or_name(config, loaded, identities)
     if config.crops and is_packed(path):
         raise StoreError(f"{path} is a packed file, which cannot contain crops; name a folder with --store")
-    summary = _extract_into(path, requested, config, loaded, unit_size, identities)
+    summary = _extract_into(path, requested, config, loaded, unit_size, identities, check)
     if config.crops:
         config = crop_config(config, read_complete_manifest(path).selection)
         crops = requested_manifest(config, None, identities)
@@ -142,6 +155,7 @@ def _extract_into(
     loaded: LoadedBackbone | None,
     unit_size: UnitSize,
     identities: ImageIdentities,
+    check: Check | None = None,
 ) -> ExtractionSummary:
     """Writes the store at `path` unless it is finished; `loaded` is None for a store of crops."""
     start = perf_counter()
@@ -150,6 +164,8 @@ def _extract_into(
         summary.units_reused = int(store_info(path)["units"])
     else:
         units, plan = plan_manifest(config, requested, unit_size, identities)
+        if check is not None:
+            check(units)
         if config.on_error == "fail":
             for unit in units:
                 _fail_on_skipped(unit.skipped)
@@ -226,5 +242,6 @@ def _fail_on_skipped(skipped: tuple[Skipped, ...]) -> None:
     """Raises DataError for the first skipped item, if there is one; a pair without an annotated partner is normal."""
     first = next((item for item in skipped if item.reason != MISSING_PARTNER), None)
     if first is not None:
-        where = " ".join(part for part in (first.scene, first.frame, first.kind, first.item) if part)
-        raise DataError(f"{where} cannot be used ({first.reason}); fix it, or use --on_error skip")
+        expected = expectation(first.reason)
+        reason = f"{first.reason}: expected {expected}" if expected else first.reason
+        raise DataError(f"{first.text()} cannot be used ({reason}); fix it, or use --on_error skip")

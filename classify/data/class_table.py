@@ -8,13 +8,15 @@ from difflib import get_close_matches
 import numpy as np
 
 from classify.data.selection import Split, on_interval, pair_classes
-from configs.classes import PairClass, class_of
+from configs.classes import DEFAULT_CLASSES, PairClass, class_of
 from configs.errors import SplitError
 from configs.printable import printable
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
 
 _MAX_LISTED = 30  # labels in an error
+_SIMILAR = 0.6  # of `difflib`: similar enough to suggest a label
+_MISSPELT = 0.9  # similar enough to be a misspelling; no other label of JRDB is that similar to a default one
 _log = logging.getLogger("stage2")
 
 
@@ -59,10 +61,14 @@ def log_class_table(table: dict[str, ClassRow]) -> None:
 
 def class_warnings(table: dict[str, ClassRow]) -> list[str]:
     """One sentence for each class that a split lacks, and for a test split of a single class."""
-    warnings = []
+    absent = [name for name, row in table.items() if not row.train + row.val + row.test]
+    warnings = [
+        f"no split has a pair of class {printable(name)!r}: the model cannot learn it, and no metric includes it"
+        for name in absent
+    ]
     for split in ("train", "val", "test"):
         present = [name for name, row in table.items() if getattr(row, split)]
-        missing = [name for name in table if name not in present]
+        missing = [name for name in table if name not in present and name not in absent]
         for name in missing:
             effect = {
                 "train": "the model cannot learn this class",
@@ -78,8 +84,21 @@ def class_warnings(table: dict[str, ClassRow]) -> list[str]:
     return warnings
 
 
+def check_train_classes(train: Split, config: ResNetStage2Config) -> None:
+    """Raises SplitError if the train split has pairs of a single class, which leaves nothing to learn."""
+    present = np.flatnonzero(train.counts(len(config.classes)))
+    if len(present) < 2:
+        raise SplitError(
+            f"the train split has pairs of class {config.class_names[present[0]]!r} only, and training needs two "
+            f"classes; list other scenes under [split], or other labels under [classes]"
+        )
+
+
 def check_class_labels(tables: Tables, config: ResNetStage2Config) -> None:
     """Checks that every class gets a pair of the data, at the run's frame interval.
+
+    A small data set may lack one of the default classes (`class_warnings` says so), unless a label that no class uses
+    looks like a misspelling of its label.
 
     Raises:
         SplitError: a class gets none; the message names the nearest label and lists the labels in the data, or names
@@ -87,12 +106,16 @@ def check_class_labels(tables: Tables, config: ResNetStage2Config) -> None:
     """
     classes, rows = config.classes, on_interval(tables, config)
     own = np.bincount(pair_classes(tables, classes)[rows] + 1, minlength=len(classes) + 1)[1:]
-    counts = np.bincount(tables.label[rows], minlength=len(tables.label_sets))
+    pairs = np.bincount(tables.label[rows], minlength=len(tables.label_sets)).tolist()
+    counts = {labels: count for labels, count in zip(tables.label_sets, pairs, strict=True) if count}
+    known = sorted({label for labels in counts for label in labels})
     for index in np.flatnonzero(own == 0).tolist():
         pair_class = classes[index]
+        if classes == DEFAULT_CLASSES and not _near_label(pair_class, config, known, _MISSPELT):
+            continue
         lost: Counter[str] = Counter()
-        for labels, count in zip(tables.label_sets, counts.tolist(), strict=True):
-            if count and _has_label(labels, pair_class):
+        for labels, count in counts.items():
+            if _has_label(labels, pair_class):
                 lost[classes[class_of(labels, classes)].name] += count
         if lost:
             earlier, count = lost.most_common(1)[0]
@@ -100,25 +123,27 @@ def check_class_labels(tables: Tables, config: ResNetStage2Config) -> None:
                 f"class {pair_class.name!r} gets no pair: all {sum(lost.values()):,} with its labels belong to earlier "
                 f"classes ({count:,} to {earlier!r}); list it earlier under [classes], or leave it out"
             )
-        raise SplitError(_no_pair(pair_class, config, tables, counts.tolist()))
+        raise SplitError(_no_pair(pair_class, config, known))
 
 
-def _no_pair(pair_class: PairClass, config: ResNetStage2Config, tables: Tables, counts: list[int]) -> str:
-    found: Counter[str] = Counter()
-    for labels, count in zip(tables.label_sets, counts, strict=True):
-        found.update(dict.fromkeys(labels, count))
-    known = sorted(label for label, count in found.items() if count)
+def _no_pair(pair_class: PairClass, config: ResNetStage2Config, known: list[str]) -> str:
     listed = ", ".join(f"{label!r}" for label in known[:_MAX_LISTED]) + (", ..." if len(known) > _MAX_LISTED else "")
     wanted = " or ".join(repr(label) for label in pair_class.labels)
-    used = {label for other in config.classes for label in other.labels}
-    free = [label for label in known if label not in used]
-    near = next((match for label in pair_class.labels for match in get_close_matches(label, free, n=1)), "")
+    near = _near_label(pair_class, config, known, _SIMILAR)
     suggestion = f"did you mean {near!r}? " if near else ""
     at = f" at frame interval {config.frame_interval}" if config.frame_interval > 1 else ""
     return (
         f"class {pair_class.name!r}: no pair in the data has the label {wanted}{at}; {suggestion}"
         f"The labels in the data are {listed or 'none'}: correct [classes], or leave the class out"
     )
+
+
+def _near_label(pair_class: PairClass, config: ResNetStage2Config, known: list[str], similarity: float) -> str:
+    """The label in the data that no class uses and that looks most like one of the class's labels, or ""."""
+    used = {label for other in config.classes for label in other.labels}
+    free = {label.lower().replace("_", " ").replace("-", " "): label for label in known if label not in used}
+    near = (get_close_matches(label.lower(), free, n=1, cutoff=similarity) for label in pair_class.labels)
+    return next((free[matches[0]] for matches in near if matches), "")
 
 
 def _has_label(labels: tuple[str, ...], pair_class: PairClass) -> bool:

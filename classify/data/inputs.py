@@ -4,8 +4,10 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from classify.data.annotation_check import check_planned
 from classify.data.crops import FrameCrops, StoredCrops
 from classify.data.identity import CropInputs
 from configs.errors import MismatchError, SplitError
@@ -36,12 +38,14 @@ def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: L
 
     Raises:
         MismatchError: the given store has a different recipe or was extracted from different data.
+        SplitError: a store must be extracted, and the annotations lack a class or a part of the split.
     """
     if options.store and not (Path(config.data_path) / LABELS).exists():
         _check_store_recipe(Path(options.store), config, loaded)
         _log_unchecked(config.data_path)
         return Path(options.store), 0.0
-    summary = extract_with(required_extraction(config, options), loaded)
+    check = partial(check_planned, config=config)
+    summary = extract_with(required_extraction(config, options), loaded, check=check)
     return summary.store, summary.statistics.seconds["total"]
 
 

@@ -46,12 +46,25 @@ def select_splits(tables: Tables, config: ResNetStage2Config) -> dict[str, Split
     return {name: select_split(tables, config, name) for name in SPLIT_NAMES}
 
 
-def log_selection(tables: Tables, config: ResNetStage2Config, splits: dict[str, Split]) -> None:
-    """Logs the excluded scenes and pairs, one line per reason, and the classes missing from a split."""
+def log_selection(tables: Tables, config: ResNetStage2Config) -> None:
+    """Logs the excluded scenes and pairs, one line per reason."""
     _log_scenes(tables, config.split)
     _log_labels(tables, config)
-    for split in splits.values():
-        _log_missing_classes(split, config.classes)
+
+
+def check_scenes(known: Sequence[str], split: SceneSplit, name: str) -> None:
+    """Checks that one of the scenes `known` in the data belongs to part `name` of the split.
+
+    Raises:
+        SplitError: none does; the message names a near match.
+    """
+    scenes = split.scenes(name)
+    if not set(scenes) & set(known):
+        near = _near_scene(scenes, known, split)
+        raise SplitError(
+            f"no scene of the {name} split is in the data ({_list_some(scenes)}){near}; the scenes in the data are "
+            f"{_list_some(known)}: list some of them as {name} under [split]"
+        )
 
 
 def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split:
@@ -60,13 +73,8 @@ def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split
     Raises:
         SplitError: the split has no scene in the data, or no such pair.
     """
+    check_scenes(tables.scenes, config.split, name)
     scenes = config.split.scenes(name)
-    if not set(scenes) & set(tables.scenes):
-        near = _near_scene(scenes, tables, config.split)
-        raise SplitError(
-            f"no scene of the {name} split is in the data ({_list_some(scenes)}){near}; the scenes in the data are "
-            f"{_list_some(tables.scenes)}: list some of them as {name} under [split]"
-        )
     in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(scenes, dtype=np.str_))
     labels = pair_classes(tables, config.classes)
     selected = in_scene[tables.frame_scene[tables.pair_frame]] & on_interval(tables, config) & (labels >= 0)
@@ -100,7 +108,7 @@ def _log_scenes(tables: Tables, split: SceneSplit) -> None:
         _log.info("Scenes in no split: %s; their %s pairs are excluded.", _list_some(unlisted), f"{excluded:,}")
     missing = sorted(listed - set(tables.scenes))
     if missing:
-        near = _near_scene(missing, tables, split)
+        near = _near_scene(missing, tables.scenes, split)
         _log.info("Scenes of the split that are not in the data: %s%s.", _list_some(missing), near)
     unlabelled = [scene for index, scene in enumerate(tables.scenes) if scene in listed and not pairs[index]]
     if unlabelled:
@@ -124,17 +132,10 @@ def _count_matches(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> i
     return sum(any(label in pair_class.labels for label in labels) for pair_class in classes)
 
 
-def _log_missing_classes(split: Split, classes: tuple[PairClass, ...]) -> None:
-    counts = split.counts(len(classes))
-    missing = [pair_class.name for pair_class, count in zip(classes, counts, strict=True) if not count]
-    if missing:
-        _log.info("The %s split has no %s.", split.name, " and no ".join(missing))
-
-
-def _near_scene(missing: Sequence[str], tables: Tables, split: SceneSplit) -> str:
+def _near_scene(missing: Sequence[str], known: Sequence[str], split: SceneSplit) -> str:
     """ "; did you mean ...?" for the first missing scene whose name is near that of a scene in no split, else ""."""
     listed = {scene for name in SPLIT_NAMES for scene in split.scenes(name)}
-    unlisted = [scene for scene in tables.scenes if scene not in listed]
+    unlisted = [scene for scene in known if scene not in listed]
     for scene in missing:
         near = get_close_matches(scene, unlisted, n=1, cutoff=0.8)
         if near:
@@ -142,7 +143,7 @@ def _near_scene(missing: Sequence[str], tables: Tables, split: SceneSplit) -> st
     return ""
 
 
-def _list_some(names: tuple[str, ...] | list[str]) -> str:
+def _list_some(names: Sequence[str]) -> str:
     """The first four names, and how many more there are."""
     rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return (", ".join(names[:4]) or "nothing") + rest

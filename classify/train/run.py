@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from classify.data.batches import Source
-from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings, log_class_table
+from classify.data.class_table import (
+    ClassRow,
+    check_class_labels,
+    check_train_classes,
+    class_table,
+    class_warnings,
+    log_class_table,
+)
 from classify.data.selection import Split, log_selection, select_splits
 from classify.distributed import barrier
 from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
@@ -64,9 +71,15 @@ class TrainingData:
 
 
 def select_data(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
-    """The pairs of each split. Raises SplitError if a class has no pair in the data, or a split is empty."""
+    """The pairs of each split.
+
+    Raises:
+        SplitError: a class has no pair in the data, a split is empty, or the train split has a single class.
+    """
     check_class_labels(tables, config)
-    return select_splits(tables, config)
+    splits = select_splits(tables, config)
+    check_train_classes(splits["train"], config)
+    return splits
 
 
 @contextmanager
@@ -87,11 +100,14 @@ def open_run(config: ResNetStage2Config, overwrite: bool, resume: bool, log_pref
 def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
     """Logs the configuration, the pairs of each class in each split, and what the selection of pairs leaves out."""
     log_configuration(config)
-    log_selection(tables, config, splits)
+    log_selection(tables, config)
     size = tables.frame_size.T
     touching = int(np.sum(edges_touch(config.panorama, size[0], size[1])))
     _log.info("%s", describe(config.panorama, touching, len(tables.frame_name)))
-    log_class_table(class_table(tables, config, splits))
+    table = class_table(tables, config, splits)
+    log_class_table(table)
+    for warning in class_warnings(table):
+        _log.warning("Warning: %s.", warning)
 
 
 def prepare_data(

@@ -110,27 +110,28 @@ def _read_pairs(frame_objects: FrameObjects, people: list[tuple[int, dict[str, A
     row: dict[int | str, int] = {person: index for index, person in enumerate(frame_objects.ids)}
     for (a, b), mentions in _mentions_of_pairs(frame_objects, people).items():
         missing = {a, b} - set(row)
-        labels = [label for mention in mentions for label in mention or ()]
-        if None in mentions:
-            frame_objects.skip("pair", f"{a}-{b}", "pair_format")
+        malformed = [levels for levels in mentions if not _are_levels(levels)]
+        if malformed:
+            frame_objects.skip("pair", f"{a}-{b}", "pair_format", malformed[0])
         elif a == b:
             frame_objects.skip("pair", f"{a}-{b}", "self_pair")
         elif missing:
             frame_objects.skip("pair", f"{a}-{b}", "partner_skipped" if missing <= seen else MISSING_PARTNER)
         else:
             rows = sorted((row[a], row[b]))
-            frame_objects.pairs[rows[0], rows[1]] = tuple(sorted(set(labels)))
+            labels = {printable(label) for levels in mentions for label in levels}
+            frame_objects.pairs[rows[0], rows[1]] = tuple(sorted(labels))
 
 
 def _mentions_of_pairs(
     frame_objects: FrameObjects, people: list[tuple[int, dict[str, Any]]]
-) -> dict[tuple[int, int | str], list[list[str] | None]]:
-    """Returns (smaller id, larger id) -> the labels of each mention of the pair, None for a malformed mention.
+) -> dict[tuple[int, int | str], list[Any]]:
+    """Returns (smaller id, larger id) -> the `inter_labels` of each mention of the pair, sound or not.
 
     In place of the larger id, a pair with an object that is not a pedestrian has its name. An entry that does not name
     a partner is skipped.
     """
-    mentions: dict[tuple[int, int | str], list[list[str] | None]] = {}
+    mentions: dict[tuple[int, int | str], list[Any]] = {}
     for person, item in people:
         listed = item.get("H-interaction") or []
         for entry in listed if isinstance(listed, list) else [listed]:
@@ -138,10 +139,10 @@ def _mentions_of_pairs(
             if partner is None:
                 frame_objects.skip("pair", str(person), "pair_format", entry)
             elif isinstance(partner, str):
-                mentions.setdefault((person, partner), []).append(_read_levels(entry))
+                mentions.setdefault((person, partner), []).append(entry.get("inter_labels"))
             else:
                 pair = min(person, partner), max(person, partner)
-                mentions.setdefault(pair, []).append(_read_levels(entry))
+                mentions.setdefault(pair, []).append(entry.get("inter_labels"))
     return mentions
 
 
@@ -156,20 +157,16 @@ def _read_partner(entry: Any) -> int | str | None:
     return printable(name) if ":" in name and not name.startswith("pedestrian:") else None
 
 
-def _read_levels(entry: dict[str, Any]) -> list[str] | None:
-    """Returns the labels of a mention, or None if it is malformed.
+def _are_levels(levels: Any) -> bool:
+    """Whether the `inter_labels` of a mention map labels to numbers of at least 1.
 
     The value of a label is its difficulty level: 1 (easy), 2 or 3 (hard). It is not a truth value, so a 0 does not say
     whether the label holds, and a number that is not a level is not guessed at.
     """
-    levels = entry.get("inter_labels")
-    if not isinstance(levels, dict) or not all(_is_level(value) for value in levels.values()):
-        return None
-    return [printable(label) for label in levels]
-
-
-def _is_level(value: Any) -> bool:
-    return type(value) in (int, float) and 1 <= value < math.inf  # excludes bool and NaN
+    return isinstance(levels, dict) and all(
+        type(level) in (int, float) and 1 <= level < math.inf  # excludes bool and NaN
+        for level in levels.values()
+    )
 
 
 def load_labels(data: bytes, path: Path) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def test_unusable_annotations_stop_the_job_with_on_error_fail(
     tmp_path: Path, loaded: LoadedBackbone, box: tuple[int, ...], reason: str
 ) -> None:
     write_scene(tmp_path / "data", "cafe", {"1.jpg": [person(1), person(2, box)]})
-    with pytest.raises(DataError, match=rf"cafe 1\.jpg person 2 cannot be used \({reason}\).*--on_error skip"):
+    refusal = rf"cafe 1\.jpg person 2 \(.*\) cannot be used \({reason}: expected .*\); .*--on_error skip"
+    with pytest.raises(DataError, match=refusal):
         extract_store(loaded, tmp_path / "data", tmp_path / "a.store", on_error="fail", max_skipped=1.0)
     config = ExtractionConfig(
         data_path=str(tmp_path / "data"), store=str(tmp_path / "a.store"), max_skipped=1.0, crop_size=32,

@@ -66,13 +66,54 @@ def test_r9_a_misspelt_label_is_an_error_with_the_near_match(where: str, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+NAMED = (*DEFAULT_CLASSES[:2], PairClass("Sit", ("sitting together",)))  # as a user may list them
+
+
 def test_r9_a_label_that_only_frames_between_the_interval_have_is_an_error_with_the_interval() -> None:
     tables = make_tables()
     labels = np.where(tables.frame_index[tables.pair_frame] == 1, 2, np.arange(200) % 2)
     tables = with_labels(tables, labels, tuple((label,) for label in LABELS))
-    check_class_labels(tables, small_config())
+    check_class_labels(tables, small_config(classes=NAMED))
     with pytest.raises(SplitError, match="'sitting together' at frame interval 2; The labels in the data are 'stand"):
-        check_class_labels(tables, small_config(frame_interval=2))
+        check_class_labels(tables, small_config(classes=NAMED, frame_interval=2))
+
+
+@pytest.mark.parametrize("free", ["bending together", "standing together together", "eating together"])
+def test_r9_a_default_class_may_have_no_pair_unless_a_label_is_misspelt(free: str) -> None:
+    tables = with_labels(make_tables(), np.arange(200) % 3, ((LABELS[0],), (free,), (LABELS[2],)))
+    check_class_labels(tables, small_config())
+    with pytest.raises(SplitError, match="class 'Standing Together': no pair"):  # named classes are meant
+        check_class_labels(tables, small_config(classes=NAMED))
+    for misspelt in ("standing togehter", "Standing_Together"):
+        tables = with_labels(tables, tables.label, ((LABELS[0],), (misspelt,), (LABELS[2],)))
+        with pytest.raises(SplitError, match=f"did you mean '{misspelt}'"):
+            check_class_labels(tables, small_config())
+
+
+@pytest.mark.usefixtures("quick_baselines", "no_plots")
+def test_r9_a_small_data_set_without_a_default_class_trains_with_a_warning(tmp_path: Path) -> None:
+    tables = with_labels(make_tables(), np.arange(200) % 2, ((LABELS[0],), (LABELS[2],)))
+    stream = io.StringIO()
+    with console(stream):
+        run = train_head(make_features(tables), small_config(tmp_path / "run", epochs=1))
+    lines = stream.getvalue().splitlines()
+    (warning,) = run.results["warnings"]
+    assert warning.startswith("no split has a pair of class 'Standing Together': ")
+    shown = [number for number, line in enumerate(lines) if line == f"Warning: {warning}."]
+    first_epoch = next(number for number, line in enumerate(lines) if line.startswith("Train Epoch"))
+    assert len(shown) == 2 and shown[0] < first_epoch < shown[1]  # at the start, and beside the final metrics
+    assert run.results["test_per_class_accuracy"][1] is None
+    assert "has a pair of class" in write_report(run.folder, tmp_path / "report.html").read_text()
+
+
+def test_r9_training_on_a_single_class_is_refused(tmp_path: Path) -> None:
+    tables = with_labels(make_tables(), np.arange(200) >= 100, ((LABELS[0],), (LABELS[2],)))  # b's and c's pairs differ
+    with pytest.raises(SplitError, match="the train split has pairs of class 'Walking Together' only, and training"):
+        train_head(make_features(tables), small_config(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    (one,) = DEFAULT_CLASSES[:1]
+    with pytest.raises(SplitError, match="only, and training needs two classes"):
+        train_head(make_features(make_tables()), small_config(tmp_path / "run", classes=(one,)))
 
 
 def test_r10_a_class_whose_pairs_all_go_to_an_earlier_class_is_an_error() -> None:
@@ -95,6 +136,8 @@ def test_r9_warnings_name_what_a_split_lacks() -> None:
         "the test split has no pair of class 'B': the test MPCA is the mean over 2 of 3 classes",
     ]
     assert class_warnings({"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 9, 0)}) == []
+    (everywhere,) = class_warnings({"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 9, 0), "C": ClassRow(0, 0, 0, 4)})
+    assert everywhere == "no split has a pair of class 'C': the model cannot learn it, and no metric includes it"
     single = class_warnings({"A": ClassRow(1, 1, 1, 0), "B": ClassRow(1, 1, 0, 0)})
     assert [text[:44] for text in single][1] == "the test split has pairs of class 'A' only: "
 
@@ -117,7 +160,9 @@ def test_r9_table_and_warnings_are_in_log_results_and_report(tmp_path: Path) -> 
     warnings = run.results["warnings"]
     assert len(warnings) == 3  # two absent classes, and that one is left
     test_line = next(number for number, line in enumerate(lines) if line.startswith("Test, best model"))
-    assert [line for line in lines[test_line:] if line.startswith("Warning: ")] == [f"Warning: {w}." for w in warnings]
+    expected = [f"Warning: {warning}." for warning in warnings]
+    assert [line for line in lines[test_line:] if line.startswith("Warning: ")] == expected
+    assert [line for line in lines[:test_line] if line.startswith("Warning: ")] == expected
     page = write_report(run.folder, tmp_path / "report.html").read_text()
     assert page.count('<p class="warning">') == 3
     assert f'<tr><td>Standing Together</td><td class="n">{table["Standing Together"]["train"]}</td>' in page
