@@ -111,16 +111,16 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
 @stage2.command()
 @options.run_folder
 @options.predict
-def predict(run_folder: Path, data_path: Path, out: Path, as_json: bool, **given: Any) -> None:
+def predict(run_folder: Path, data_path: Path, out: Path, as_json: bool, **given: Any) -> int:
     """Predict what the pairs of people in new frames do, as JRDB-format JSON and as images."""
-    from classify.inference.predict import PredictOptions
+    from classify.inference.predict import PredictOptions, predict_text
     from classify.inference.predict import predict as run
     from classify.report.log import console
 
     with console(sys.stderr):
-        counts = run(run_folder, data_path, out, PredictOptions(**given))
-    text = "{pairs:,} pairs of {persons:,} people in {frames:,} frames -> {out}"
-    _print(counts | {"out": str(out)}, as_json, text.format_map)
+        result = run(run_folder, data_path, out, PredictOptions(**given))
+    _print(result, as_json, predict_text)
+    return EXIT_SKIPPED if result["data"]["damaged"] else 0
 
 
 @stage2.command()

@@ -152,6 +152,7 @@ predict = stack(
     path_option("draw", "Folder for images with the predictions drawn in, in a folder for each scene."),
     option(ExtractionConfig, "frame_interval"),
     click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated."),
+    option(ExtractionConfig, "max_skipped"),
     run_panorama,
     overwrite,
     run_weights,

@@ -10,10 +10,11 @@ from configs.errors import DataError
 from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
 from extract.units.plan import PlannedUnit
-from store.format.ledger import MISSING_PARTNER
+from store.format.ledger import MISSING_PARTNER, Ledger
 from store.format.shard import Shard
-from store.tables import Floats, Ints
+from store.tables import PAIR, Floats, Ints
 
+LABELLED = "labelled"
 NEAR = 1.0  # largest center_distance of near pairs, in units of the size of their boxes
 
 _log = logging.getLogger("stage2")
@@ -35,13 +36,21 @@ def choose_pairing(requested: str | None, units: Sequence[PlannedUnit], data_pat
         _log.info(
             "Predicting the %s labelled pairs (the default; --pairs near or all predicts others)", f"{labelled:,}"
         )
-        return "labelled"
+        return LABELLED
     if requested is None:
         _log.info("Predicting pairs of people near each other (--pairs near), because no pair in the data is labelled")
         return "near"
-    if requested == "labelled" and not labelled:
+    if requested == LABELLED and not labelled:
         raise DataError(f"no pair in the selected frames of {data_path} is labelled; use --pairs near or all")
     return requested
+
+
+def without_labelled_pairs(ledger: Ledger, pairs: int) -> Ledger:
+    """`ledger` with the `pairs` pairs that are predicted in place of the labelled ones, sound or damaged."""
+    skipped = {**ledger.skipped, PAIR: {}}
+    reasons = {reason for counts in skipped.values() for reason in counts}
+    examples = {reason: item for reason, item in ledger.examples.items() if reason in reasons}
+    return Ledger({**ledger.planned, PAIR: pairs}, {**ledger.used, PAIR: pairs}, skipped, examples)
 
 
 def candidate_pairs(shard: Shard, people: Ints, pairing: str, panorama: str = AUTO) -> tuple[Ints, Floats]:
@@ -52,7 +61,7 @@ def candidate_pairs(shard: Shard, people: Ints, pairing: str, panorama: str = AU
         pairing: "labelled": the annotated pairs; "near": center_distance of at most NEAR; "all": all pairs of a frame.
         panorama: see `configs.panorama.edges_touch`.
     """
-    if pairing == "labelled":
+    if pairing == LABELLED:
         return shard.pair, shard.spatial
     spans = zip(shard.frame_offset, shard.frame_offset[1:], strict=False)
     by_frame = [np.stack(np.triu_indices(stop - start, 1), axis=1) + start for start, stop in spans]

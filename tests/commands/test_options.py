@@ -97,6 +97,7 @@ run_folder path required
 --draw path
 --frame_interval integer 1
 --scene text
+--max_skipped float 0.01
 --panorama auto|yes|no
 --overwrite flag
 --weights text ""

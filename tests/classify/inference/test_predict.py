@@ -17,7 +17,7 @@ from tests.jrdb_folder import SIZE, person, read_labels, write_folder, write_lab
 SCENE = "cafe"
 
 
-def predict_pairs(folder: Path, data: Path, pairing: str | None) -> tuple[dict[str, int], list[tuple[str, Any, Any]]]:
+def predict_pairs(folder: Path, data: Path, pairing: str | None) -> tuple[dict[str, Any], list[tuple[str, Any, Any]]]:
     """The counts, and for each pair its frame, the annotation of its first person and its own entry."""
     run, _ = make_random_run(folder)
     options = PredictOptions(pairing, device="cpu", overwrite=True)
