@@ -47,7 +47,7 @@ class ExtractionConfig:
         0.01, low=0.0, high=1.0, help="Fail if a larger share of frames, people or pairs is unusable."
     )
     retry_skipped: bool = setting(False, help="Process only the units with unusable images again.")
-    update: bool = setting(False, help="Accept changed data and compute only what changed.")
+    update: bool = setting(False, help="Extend the store, or accept changed data, and compute only what is missing.")
     remove_missing: bool = setting(
         False, help="With --update, remove scenes from the store whose annotation files are missing."
     )

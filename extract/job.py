@@ -15,18 +15,19 @@ from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
 from extract.recipe import crop_recipe, feature_recipe
-from extract.units.assemble import assemble_from_features
 from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
 from extract.units.skips import check_skip_limit, count_planned, expectation, ledger_before_reading
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
-from store.find import STORES, find_store, is_covered, is_finished
+from store.find import STORES, find_store, is_covered, is_finished, stores_with_recipe
 from store.format.ledger import MISSING_PARTNER, Ledger
 from store.format.manifest import Manifest, Selection, Unit
+from store.format.paths import StorePaths
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
 from store.open import is_packed, is_store, read_complete_manifest, read_manifest
 from store.reader import store_info
+from store.rows import StoredRows
 from store.writer import StoreWriter, open_for_writing
 
 _log = logging.getLogger("stage2")
@@ -177,19 +178,10 @@ def _extract_into(
             if config.retry_skipped:
                 writer.forget([number for number, unit in writer.done.items() if _has_unusable_images(unit)])
             summary.units_reused = len(writer.done)
-            _reuse_features(writer, units)
             _compute_pending(writer, units, config, loaded, summary.statistics)
             writer.finish()
     summary.statistics.seconds["total"] = perf_counter() - start
     return summary
-
-
-def _reuse_features(writer: StoreWriter, units: list[PlannedUnit]) -> None:
-    """Commits each unit of which only pairs or labels have changed, with the features of its old shard."""
-    for number in writer.pending:
-        old = writer.features_of(writer.plan.units[number])
-        if old is not None:
-            writer.commit(number, assemble_from_features(units[number], old, writer.plan.recipe.panorama))
 
 
 def _compute_pending(
@@ -202,9 +194,12 @@ def _compute_pending(
     """Computes and commits all pending units; stops as soon as too many items are skipped."""
     pending = {number: units[number] for number in writer.pending}
     if pending:
-        crops = sum(len(unit.tables.box) for unit in pending.values())
-        _log.info("Extracting %s crops into %s", f"{crops:,}", writer.paths.root)
-        for number, shard in stream_shards(pending, config, loaded, statistics):
+        persons = sum(len(unit.tables.box) for unit in pending.values())
+        _log.info("Extracting the features of %s people into %s", f"{persons:,}", writer.paths.root)
+        stored = StoredRows(writer.plan.recipe)
+        for store in [writer.paths.root, *stores_with_recipe(writer.plan.recipe)]:
+            stored.add(StorePaths(store).shard_files())
+        for number, shard in stream_shards(pending, config, loaded, statistics, stored):
             start = perf_counter()
             if config.on_error == "fail":
                 _fail_on_skipped(shard.skipped)

@@ -15,6 +15,7 @@ from extract.rebuild import rebuild_manifest
 from extract.units.plan import DEFAULT_UNIT_SIZE, UnitSize
 from extract.units.statistics import JobStatistics
 from extract.units.stream import stream_shards
+from store.checks.verify import Report, verify_one
 from store.crops import crops_folder
 from store.format.manifest import Manifest, Unit
 from store.format.paths import StorePaths
@@ -22,7 +23,6 @@ from store.format.recipe import CROPS, FORMAT, check_recipe
 from store.format.shard import Shard
 from store.format.units import describe_stored
 from store.open import is_packed, read_complete_manifest, read_manifest
-from store.verify import Report, verify_one
 from store.writer import check_matches_plan, open_for_conversion, open_for_writing
 
 _log = logging.getLogger("stage2")

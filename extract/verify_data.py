@@ -7,14 +7,14 @@ from pathlib import Path
 from configs.errors import IntegrityError
 from extract.annotations.jrdb import IMAGES, scene_digests
 from extract.images.identity import ImageIdentities
-from store.faults import Fault
+from store.checks.faults import Fault
+from store.checks.verify import Report
+from store.checks.verify import verify as verify_store
 from store.format.manifest import COMPLETE, Manifest
 from store.format.recipe import FIRST_FORMAT
 from store.format.shard import Shard
 from store.format.shard_file import read_shard_tables
 from store.open import FolderStore, open_store
-from store.verify import Report
-from store.verify import verify as verify_store
 
 
 def verify(path: Path, data_path: Path | None) -> Report:

@@ -43,14 +43,14 @@ def _extraction_lines(info: dict[str, Any]) -> list[str]:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in info["seconds"].items())
     lines = [
         f"  this run     {info['frames_decoded']:,} frames decoded, {info['crops_forwarded']:,} crops forwarded, "
-        f"{info['units_reused']} units reused",
+        f"{info['rows_reused']:,} features and {info['units_reused']} whole units reused",
         f"  seconds      {stages}",
     ]
     return lines + ([f"  bound by     {info['bound']}"] if info["bound"] else [])
 
 
 def verify_text(report: dict[str, Any], limit: int = 20) -> str:
-    """The lines of `stage2 store verify`, from `store.verify.Report.to_dict`, with at most `limit` faults per store."""
+    """The lines of `stage2 store verify`, from its `Report.to_dict`, with at most `limit` faults per store."""
     text = _verify_text(report, limit)
     return f"{text}\n{_verify_text(report['crops'], limit)}" if "crops" in report else text
 

@@ -1,10 +1,12 @@
 """Finds a finished store that already contains what an extraction would compute."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from configs.errors import IntegrityError, StoreError
 from store.format.manifest import COMPLETE, Manifest
 from store.format.paths import StorePaths
+from store.format.recipe import CROPS, Recipe
 from store.open import PackedStore, is_store, open_store, read_manifest
 
 STORES = Path("stores")  # where extraction puts stores, and looks for them, without --store
@@ -23,6 +25,19 @@ def find_store(plan: Manifest, folder: Path = STORES) -> Path:
         if manifest.state == COMPLETE and manifest.covers(plan):
             return path
     return default
+
+
+def stores_with_recipe(recipe: Recipe, folder: Path = STORES) -> list[Path]:
+    """The stores in `folder` whose features have `recipe`, apart from the number of views; also unfinished ones."""
+    stores = []
+    for path in sorted([*folder.glob("*.store"), *folder.glob(f"*.store/{CROPS}")]):
+        try:
+            manifest = read_manifest(path)
+        except StoreError:
+            continue
+        if replace(manifest.recipe, views=recipe.views) == recipe:
+            stores.append(path)
+    return stores
 
 
 def is_covered(path: Path, wanted: Manifest) -> bool:

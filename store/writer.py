@@ -40,7 +40,6 @@ class StoreWriter:
         self.plan = plan
         self.done: dict[int, Unit] = {}
         self._skipped: dict[int, tuple[Skipped, ...]] = {}
-        self._by_visual_digest: dict[str, Path] = {}
 
     @property
     def pending(self) -> list[int]:
@@ -51,20 +50,10 @@ class StoreWriter:
         """The skipped items of the finished units, in the order of the units."""
         return (item for number in sorted(self.done) for item in self._skipped[number])
 
-    def features_of(self, unit: Unit) -> Shard | None:
-        """A shard whose features `unit` can reuse because only its pairs or labels have changed; None if there is none.
-
-        Raises:
-            IntegrityError: the shard has been damaged since the store was opened.
-        """
-        path = self._by_visual_digest.get(unit.visual_digest)
-        return None if path is None else read_shard(path)
-
     def forget(self, numbers: Collection[int]) -> None:
-        """Makes finished units pending again. Their features are not reused; `finish` removes their shards."""
+        """Makes finished units pending again; `finish` removes their shards."""
         for number in numbers:
             self.done.pop(number, None)
-            self._by_visual_digest.pop(self.plan.units[number].visual_digest, None)
 
     def commit(self, number: int, shard: Shard) -> None:
         """Writes unit `number`. When this returns, the unit survives a kill or a power cut. Raises StorageError."""
@@ -109,12 +98,11 @@ class StoreWriter:
                 size = path.stat().st_size
                 self.done[number] = describe_stored(self.plan.units[number], path.name, size, shard)
                 self._skipped[number] = shard.skipped
-            self._by_visual_digest[shard.attributes["visual_digest"]] = path
 
     def _read_or_quarantine(self, path: Path) -> Shard | None:
         try:
             shard = read_shard(path)
-            if not {"digest", "visual_digest"} <= set(shard.attributes):
+            if "digest" not in shard.attributes:
                 raise IntegrityError(f"{path.name} has no digest of its unit")
         except IntegrityError as error:
             _log.warning("%s; it was moved to quarantine/ and its unit is computed again", error)
@@ -180,12 +168,15 @@ def check_matches_plan(
         remove_missing: accept with `update` that scenes of the store are missing, and remove them from the store.
     """
     check_format(path, old)
-    check_recipe(path, old.recipe, plan.recipe, "use another --store")
+    recipe = old.recipe
+    if recipe.views == 1 and plan.recipe.views == 2:  # the first view stays as it is
+        recipe = replace(recipe, views=2)
+    check_recipe(path, recipe, plan.recipe, "use another --store")
     data = old.differences(plan)
     if data and not update:
         raise MismatchError(
-            f"{path} was made from other data: {'; '.join(data)}; give --update to compute what changed, "
-            f"or another --store"
+            f"{path} differs from this extraction: {'; '.join(data)}; give --update to compute only what is missing or "
+            f"has changed, or another --store"
         )
     missing = sorted(old.scenes.keys() - plan.scenes.keys())
     if missing and not remove_missing:

@@ -52,8 +52,8 @@ def find_or_extract(config: ResNetStage2Config, options: TrainOptions, loaded: L
 def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> ExtractionConfig:
     """The extraction for training with a frozen backbone.
 
-    An existing store may have any dtype, precision and number of views, and all persons or only those in pairs:
-    training works with each of them.
+    A new store has only the persons in pairs, which are all that training needs. An existing store may have any dtype,
+    precision and number of views, and all persons or only those in pairs: training works with each of them.
     """
     extraction = ExtractionConfig(
         data_path=config.data_path,
@@ -63,6 +63,7 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
         crop_size=config.crop_size,
         frame_interval=config.frame_interval,
         panorama=config.panorama,
+        persons="paired",
         num_workers=config.num_workers,
         device=config.device,
         max_skipped=options.max_skipped,

@@ -49,5 +49,5 @@ def _can_update(path: Path, wanted: Manifest) -> bool:
         manifest = read_manifest(path)
     except StoreError:
         return False
-    same = (manifest.recipe, manifest.selection) == (wanted.recipe, wanted.selection)
+    same = manifest.recipe == wanted.recipe and wanted.selection.covers(manifest.selection)
     return same and not is_packed(path) and set(manifest.scenes) <= set(wanted.scenes)

@@ -74,7 +74,11 @@ class PlannedUnit:
 
     def boxes_in(self, frame: int) -> Floats:
         """(P, 4) the boxes of the selected persons in frame row `frame`."""
-        return self.tables.box[self.tables.frame_offset[frame] : self.tables.frame_offset[frame + 1]]
+        return self.tables.box[self.rows_of(frame)]
+
+    def rows_of(self, frame: int) -> slice:
+        """The person rows of frame row `frame`."""
+        return slice(self.tables.frame_offset[frame], self.tables.frame_offset[frame + 1])
 
 
 def plan_units(

@@ -1,4 +1,7 @@
-"""Turns one planned frame into its persons' crops: reads, decodes and crops the image once."""
+"""Turns one planned frame into its persons' crops: reads, decodes and crops the image once.
+
+An image is not read at all if the features of all of its persons are stored already.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from extract.images.crops import boxes_outside, crop_people
 from extract.images.read import FrameError, decode_frame, read_image_bytes
 from extract.units.plan import PlannedUnit
 from store.files import sha256
+from store.rows import KnownRows
+from store.tables import Mask
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class PreparedFrame:
     size: tuple[int, int]  # width, height in pixels
     sha256: str  # of the image file
     outside: NDArray[np.bool_]  # (P,) True for persons without a crop: their box is outside the image
-    crops: Tensor  # (persons inside, 3, S, S) uint8, channels last
-    seconds: tuple[float, float, float]  # read, decode, crop
+    crops: Tensor  # (persons inside whose features are not known, 3, S, S) uint8, channels last
+    seconds: tuple[float, float, float]  # read, decode, crop; 0 if the image was not decoded
 
 
 def frame_without_crops(
@@ -41,9 +46,28 @@ def unusable_frame(reason: str, message: str, persons: int) -> PreparedFrame:
     return frame_without_crops(np.ones(persons, bool), reason=reason, message=message)
 
 
-def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int, panorama: str) -> PreparedFrame:
-    """Reads, decodes and crops the image of frame row `frame`; an unusable image is reported in `reason`."""
+def prepare_frame(
+    data_path: Path,
+    unit: PlannedUnit,
+    frame: int,
+    crop_size: int,
+    panorama: str,
+    known: KnownRows | None = None,
+) -> PreparedFrame:
+    """Reads, decodes and crops the image of frame row `frame`; an unusable image is reported in `reason`.
+
+    Args:
+        known: the stored features of the unit's persons; those that are known in all views get no crops.
+    """
     boxes = unit.boxes_in(frame)
+    wanted: Mask = np.ones(len(boxes), bool)
+    if known is not None and known.frame_size[frame].any():
+        width, height = known.frame_size[frame].tolist()
+        outside = boxes_outside(boxes, width, height, panorama)
+        wanted = np.logical_not(known.known[:, unit.rows_of(frame)].all(axis=0))
+        if not (wanted & ~outside).any():
+            assert unit.image_ids is not None
+            return frame_without_crops(outside, size=(width, height), sha256=str(unit.image_ids[frame]))
     try:
         start = perf_counter()
         path = image_path(data_path, unit.scene, str(unit.tables.frame_name[frame]))
@@ -58,6 +82,6 @@ def prepare_frame(data_path: Path, unit: PlannedUnit, frame: int, crop_size: int
         return unusable_frame(error.reason, str(error), len(boxes))
     height, width = pixels.shape[1:]
     outside = boxes_outside(boxes, width, height, panorama)
-    crops = crop_people(pixels, boxes[~outside], crop_size, panorama)
+    crops = crop_people(pixels, boxes[wanted & ~outside], crop_size, panorama)
     seconds = (read - start, decoded - read, perf_counter() - decoded)
     return PreparedFrame("", "", (width, height), checksum, outside, crops, seconds)

@@ -26,6 +26,7 @@ class JobStatistics:
     frames_decoded: int = 0
     panoramas: int = 0  # decoded frames whose left and right edges touch
     crops_forwarded: int = 0
+    rows_reused: int = 0  # features that were stored already, in this store or another one
     batch_size: int = 0  # the size in use at the end; 0 if the job ended before one was chosen
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 

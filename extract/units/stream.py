@@ -8,12 +8,14 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from configs.errors import DataError
@@ -29,6 +31,8 @@ from extract.units.prepare import PreparedFrame, prepare_frame
 from extract.units.statistics import JobStatistics
 from extract.units.workers import Workers, open_workers, read_ahead
 from store.format.shard import Shard
+from store.rows import KnownRows, StoredRows, nothing_known
+from store.tables import Mask, Visual
 
 _log = logging.getLogger("stage2")
 Item = TypeVar("Item")
@@ -36,13 +40,18 @@ Collectors = Sequence[FeatureCollector | PixelCollector]  # one for each view
 
 
 def stream_shards(
-    units: dict[int, PlannedUnit], config: ExtractionConfig, loaded: LoadedBackbone | None, statistics: JobStatistics
+    units: dict[int, PlannedUnit],
+    config: ExtractionConfig,
+    loaded: LoadedBackbone | None,
+    statistics: JobStatistics,
+    stored: StoredRows | None = None,
 ) -> Iterator[tuple[int, Shard]]:
     """Yields (number, shard) for each of the numbered units, in order.
 
     Args:
         loaded: the backbone; None to store the crops themselves.
         statistics: updated while the job runs.
+        stored: features that need not be computed again.
 
     Raises:
         DataError: an image cannot be used and `config.on_error` is "fail", or features do not fit the storage dtype.
@@ -59,17 +68,15 @@ def stream_shards(
         collectors = _open_collectors(config, loaded, size, workers)
         dim = 3 * config.crop_size**2 if loaded is None else loaded.backbone.out_dim
         queue: deque[_QueuedUnit] = deque()
-        for number, frames in _frames_by_unit(units, config, statistics, workers):
-            unit = _QueuedUnit(number, units[number])
+        for unit, frames in _frames_by_unit(units, config, statistics, workers, stored):
             for frame in frames:
                 _record_frame(frame, config, statistics)
-                for view, collector in enumerate(collectors):
-                    collector.add(frame.crops.flip(-1) if view else frame.crops)
-                unit.rows += len(frame.crops)
-                unit.frames.append(replace(frame, crops=frame.crops[:0].clone()))  # frees the pixels
+                missing = unit.add(frame)
+                for crops, collector in zip(_crops_of_views(frame.crops, missing), collectors, strict=True):
+                    collector.add(crops)
                 bar.update(len(frame.outside))
             queue.append(unit)
-            while queue and all(collector.ready >= queue[0].rows for collector in collectors):
+            while queue and queue[0].is_ready(collectors):
                 yield _take_shard(queue.popleft(), collectors, dim, config.panorama, statistics)
         for collector in collectors:
             collector.flush()
@@ -79,24 +86,65 @@ def stream_shards(
         _log.info("%s", describe(config.panorama, statistics.panoramas, statistics.frames_decoded))
 
 
-@dataclass
+@dataclass(eq=False)
 class _QueuedUnit:
     """A unit whose crops were added to the collectors and whose features may not be complete yet."""
 
     number: int
     plan: PlannedUnit
-    rows: int = 0
+    known: KnownRows
     frames: list[PreparedFrame] = field(default_factory=list)  # without pixels
+    missing: list[Mask] = field(default_factory=list)  # for each frame (V, P): persons whose features are computed
+
+    def add(self, frame: PreparedFrame) -> Mask:
+        """Adds the next frame; returns for each view which of its persons' features are computed, (V, P)."""
+        rows = self.plan.rows_of(len(self.frames))
+        self.missing.append(~self.known.known[:, rows] & ~frame.outside)
+        self.frames.append(replace(frame, crops=frame.crops[:0].clone()))  # frees the pixels
+        return self.missing[-1]
+
+    def rows(self, view: int) -> int:
+        """The number of persons whose features are computed."""
+        return sum(int(missing[view].sum()) for missing in self.missing)
+
+    def is_ready(self, collectors: Collectors) -> bool:
+        """Whether all of the unit's features are computed."""
+        return all(collector.ready >= self.rows(view) for view, collector in enumerate(collectors))
+
+    def features(self, view: int, computed: Visual) -> Visual:
+        """(N, D) the features of the persons inside their image: the known ones and `computed`, in order."""
+        known = self.known.known[view]
+        if not known.any():
+            return computed
+        rows: Visual = np.empty((len(known), computed.shape[1]), computed.dtype)
+        rows[known] = self.known.visual[view]
+        rows[np.concatenate([missing[view] for missing in self.missing])] = computed
+        outside = np.concatenate([frame.outside for frame in self.frames])
+        stored: Visual = rows[~outside]
+        return stored
 
 
 def _take_shard(
     unit: _QueuedUnit, collectors: Collectors, dim: int, panorama: str, statistics: JobStatistics
 ) -> tuple[int, Shard]:
-    visual = [collector.take(unit.rows, dim) for collector in collectors]
+    visual = [unit.features(view, collector.take(unit.rows(view), dim)) for view, collector in enumerate(collectors)]
     statistics.crops_forwarded = sum(collector.forwarded for collector in collectors)
+    statistics.rows_reused += sum(len(rows) - unit.rows(view) for view, rows in enumerate(visual))
     statistics.seconds["forward"] = sum(collector.seconds for collector in collectors)
     flipped = visual[1] if len(visual) > 1 else None
     return unit.number, assemble_shard(unit.plan, unit.frames, visual[0], flipped, panorama)
+
+
+def _crops_of_views(crops: Tensor, missing: Mask) -> Iterator[Tensor]:
+    """Yields for each view the crops of the persons whose features are computed; those of the second are mirrored.
+
+    Args:
+        crops: of all persons whose features are missing in at least one view.
+        missing: (V, P) for each view, which persons' features are missing.
+    """
+    for view, persons in enumerate(missing[:, missing.any(axis=0)]):
+        part = crops if persons.all() else crops[torch.from_numpy(persons)]
+        yield part.flip(-1) if view else part
 
 
 def _open_collectors(
@@ -110,16 +158,36 @@ def _open_collectors(
 
 
 def _frames_by_unit(
-    units: dict[int, PlannedUnit], config: ExtractionConfig, statistics: JobStatistics, workers: Workers
-) -> Iterator[tuple[int, Iterator[PreparedFrame]]]:
-    """Yields each unit's number and its prepared frames, in order; frames are read ahead across units."""
-    prepare = partial(prepare_frame, Path(config.data_path), crop_size=config.crop_size, panorama=config.panorama)
-    keys = [(number, frame) for number, unit in units.items() for frame in range(unit.frames)]
-    frames = read_ahead(
-        lambda key: (key[0], prepare(units[key[0]], key[1])), keys, workers.readers, workers.frames_ahead
-    )
-    for number, group in groupby(_record_waiting(frames, statistics), key=lambda item: item[0]):
-        yield number, (frame for _, frame in group)
+    units: dict[int, PlannedUnit],
+    config: ExtractionConfig,
+    statistics: JobStatistics,
+    workers: Workers,
+    stored: StoredRows | None,
+) -> Iterator[tuple[_QueuedUnit, Iterator[PreparedFrame]]]:
+    """Yields each unit and its prepared frames, in order; frames are read ahead across units."""
+    folder, size, panorama = Path(config.data_path), config.crop_size, config.panorama
+
+    def prepare(item: tuple[_QueuedUnit, int]) -> tuple[_QueuedUnit, PreparedFrame]:
+        unit, frame = item
+        return unit, prepare_frame(folder, unit.plan, frame, crop_size=size, panorama=panorama, known=unit.known)
+
+    frames = read_ahead(prepare, _plan_frames(units, config, stored), workers.readers, workers.frames_ahead)
+    for unit, group in groupby(_record_waiting(frames, statistics), key=lambda item: item[0]):
+        yield unit, (frame for _, frame in group)
+
+
+def _plan_frames(
+    units: dict[int, PlannedUnit], config: ExtractionConfig, stored: StoredRows | None
+) -> Iterator[tuple[_QueuedUnit, int]]:
+    """Yields each frame row of each unit, with the features that are stored already."""
+    for number, plan in units.items():
+        if stored is None or plan.image_ids is None:
+            known = nothing_known(plan.tables, config.views)
+        else:
+            known = stored.find(plan.tables, plan.image_ids.tolist())
+        unit = _QueuedUnit(number, plan, known)
+        for frame in range(plan.frames):
+            yield unit, frame
 
 
 def _record_waiting(items: Iterator[Item], statistics: JobStatistics) -> Iterator[Item]:
@@ -141,6 +209,8 @@ def _record_frame(frame: PreparedFrame, config: ExtractionConfig, statistics: Jo
         if config.on_error == "fail":
             raise DataError(f"{frame.message}; restore the image, or use --on_error skip")
         _log.warning("skipped a frame: %s (%s)", frame.message, frame.reason)
+        return
+    if not any(frame.seconds):  # the features of all of its persons were stored already
         return
     statistics.frames_decoded += 1
     statistics.panoramas += bool(edges_touch(config.panorama, *frame.size))

@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+from store.checks.verify import verify
 from store.format.manifest import Manifest, SceneDigest, Selection, Unit
 from store.format.recipe import Recipe
 from store.format.shard import Shard
 from store.reader import load_store, store_info
-from store.verify import verify
 from store.writer import open_for_writing
 from tests.benchmarks.measure import interleave, report, seconds_of
 

@@ -13,10 +13,10 @@ from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.recipe import crop_recipe
 from extract.repair import repair
 from extract.units.plan import UnitSize
+from store.checks.verify import verify
 from store.crops import open_crops
 from store.open import read_manifest
 from store.pack import pack_store
-from store.verify import verify
 from tests.jobs import extract_store, run_cli, store_files
 from tests.jrdb_folder import write_folder
 from tests.stores import DAMAGE, shard_path

@@ -20,11 +20,11 @@ from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
+from store.checks.verify import verify
 from store.crops import open_crops
 from store.files import publish
 from store.open import read_manifest
 from store.reader import load_store
-from store.verify import verify
 from tests.jobs import EXTRACTION_SCRIPT, StoppedError, copy_dataset, extract_store, repair_store, store_files
 from tests.jrdb_folder import person, read_labels, write_labels, write_scene
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, shard_path

@@ -13,10 +13,10 @@ from configs.errors import IncompleteError, IntegrityError, MismatchError, Store
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.units.plan import DEFAULT_UNIT_SIZE
+from store.checks.verify import verify
 from store.format.manifest import write_manifest
 from store.open import read_manifest
 from store.pack import pack_store
-from store.verify import verify
 from tests.jobs import copy_dataset, extract_store, repair_store, store_files
 from tests.jrdb_folder import read_labels, write_labels
 from tests.stores import DAMAGE, MANIFEST_DAMAGE, replace_shard, shard_path, with_row

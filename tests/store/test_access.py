@@ -11,11 +11,11 @@ import pytest
 
 from configs.errors import AccessError, IntegrityError, StoreError
 from extract.repair import repair
+from store.checks.verify import verify
 from store.find import is_finished
 from store.open import open_store, read_manifest
 from store.pack import pack_store
 from store.reader import load_store
-from store.verify import verify
 from store.writer import open_for_writing
 from tests.faults.damage import make_store
 from tests.faults.workload import make_plan

@@ -14,6 +14,7 @@ import pytest
 
 import store.pack
 from configs.errors import IncompleteError, IntegrityError, StoreError
+from store.checks.verify import verify
 from store.files import Bytes
 from store.find import find_store, is_finished
 from store.format.packed import Shards, insert_features
@@ -22,7 +23,6 @@ from store.format.shard import Shard
 from store.open import read_manifest
 from store.pack import pack_store
 from store.reader import load_store, store_info
-from store.verify import verify
 from store.writer import open_for_writing
 from tests.stores import make_plan, unit_shard, write_units
 

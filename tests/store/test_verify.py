@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import cli
-import store.verify
+import store.checks.verify
 from configs.errors import IntegrityError, StoreError
+from store.checks.verify import verify
 from store.format.manifest import manifest_text
 from store.format.shard import Shard
 from store.format.shard_file import read_shard
 from store.open import read_manifest
-from store.verify import verify
 from tests.stores import DAMAGE, UNITS, make_plan, replace_shard, shard_path, unit_shard, with_row, write_units
 
 
@@ -153,5 +153,5 @@ def test_a_shard_that_an_update_removes_during_verification_is_missing(
             file.unlink()
         return shard
 
-    monkeypatch.setattr(store.verify, "read_shard", read_and_remove)
+    monkeypatch.setattr(store.checks.verify, "read_shard", read_and_remove)
     assert [(fault.kind, fault.unit) for fault in verify(path).faults] == [("missing_shard", 2)]

@@ -21,7 +21,7 @@ from store.open import read_manifest
 from store.reader import load_store, store_info
 from store.writer import open_for_writing
 from tests.jobs import store_files
-from tests.stores import DAMAGE, RECIPE, UNITS, make_plan, unit_shard, write_units
+from tests.stores import DAMAGE, RECIPE, UNITS, make_plan, write_units
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,19 +168,6 @@ def test_an_interrupted_update_leaves_the_old_store_readable(tmp_path: Path) -> 
     write_units(path, make_plan(5), 2, update=True)
     np.testing.assert_array_equal(load_store(path).visual, before.visual)
     assert write_units(path, make_plan(5), update=True) == 1
-
-
-def test_features_are_reused_if_only_pairs_have_changed(path: Path) -> None:
-    plan = make_plan()
-    changed = replace(plan.units[0], digest=digest("new pairs"))
-    scenes = {**plan.scenes, "scene0": SceneDigest("x", digest([]))}
-    plan = replace(plan, units=(changed, *plan.units[1:]), scenes=scenes)
-    with open_for_writing(path, plan, update=True) as writer:
-        assert writer.pending == [0]
-        old = writer.features_of(changed)
-        assert old is not None
-        np.testing.assert_array_equal(old.visual, unit_shard(0).visual)
-        assert writer.features_of(replace(changed, visual_digest="another")) is None
 
 
 def content(path: Path) -> Any:

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from configs.errors import IntegrityError
 from configs.read_file import MANIFEST_BYTES, is_no_access, read_file
+from store.checks.faults import Fault, unit_faults
 from store.crops import crop_differences, crops_folder
-from store.faults import Fault, unit_faults
 from store.format.manifest import COMPLETE, Manifest
 from store.format.packed import read_packed
 from store.format.paths import EXTRACT, StorePaths

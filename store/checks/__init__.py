@@ -1,0 +1,1 @@
+"""Checks every byte, count and row of a store."""
