@@ -15,6 +15,7 @@ from configs.splits import JRDB_SPLIT
 from configs.train_options import TrainOptions
 from extract.annotations.jrdb import IMAGES, scene_names
 from extract.synth.dataset import draw_dataset
+from store.outputs import claim_folder
 
 _log = logging.getLogger("stage2")
 OVERLAYS = 2  # frames with predictions in the report
@@ -37,8 +38,9 @@ def run_demo(out: Path, seed: int) -> Demo:
     sitting, though trained ones do so better.
 
     Raises:
-        DataError: `out` is not empty.
+        DataError: `out` is not empty. ConfigError: it is not a folder, or is inside a store.
     """
+    claim_folder(out)
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; delete it, or choose another --out")
     with how_to_continue(lambda: f"; delete {out} and run the same command again", override=True):

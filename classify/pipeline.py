@@ -11,7 +11,9 @@ from classify.data.streamed import open_features
 from classify.distributed import process_group
 from classify.inference.finished_run import check_backbone
 from classify.model.checkpoint import END_TO_END, load_checkpoint
-from classify.run_folder import RunFolder, check_run_folder
+from classify.open_run import check_run_folder
+from classify.replacement import find_run
+from classify.run_folder import RunFolder
 from classify.train.cached import train_cached
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
@@ -47,8 +49,7 @@ def train(config: ResNetStage2Config, options: TrainOptions) -> Run:
             f"--freeze_backbone, or run `stage2 train --freeze_backbone --backbone {config.backbone_name} --weights "
             f"{config.weights}`"
         )
-    if not options.resume:
-        check_run_folder(config, options.overwrite)
+    check_run_folder(config, options)
     if not options.store or _extracts_store(config, options):
         check_annotations(config)  # before weights are downloaded
     if world_size() > 1:
@@ -72,7 +73,7 @@ def start_settings(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder holds no run.
     """
-    best_model = RunFolder(run).best_model
+    best_model = find_run(run).best_model
     info = load_checkpoint(best_model).info
     training = names_with_role(ResNetStage2Config, TRAINING)
     settings = {name: value for name, value in info.config.to_dict().items() if name not in training}
@@ -107,7 +108,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
     for line in store_ledger(path).lines():
         _log.info("%s", line)
 
-    def train_heads(configs: list[ResNetStage2Config]) -> list[Run]:
+    def train_heads(configs: list[ResNetStage2Config], parent: RunFolder | None = None) -> list[Run]:
         return train_cached(
             features,
             configs,
@@ -116,6 +117,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
             seconds_extract=seconds,
             overwrite=options.overwrite,
             resume=options.resume,
+            parent=parent,
         )
 
     if options.seeds == 1:
@@ -126,11 +128,11 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
     tables, crops = open_training_crops(config, options)
     identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
-    start = load_checkpoint(RunFolder(Path(options.start)).best_model) if options.start else None
+    start = load_checkpoint(find_run(Path(options.start)).best_model) if options.start else None
     if start is not None:
         check_backbone(start, identity)
 
-    def train_one(config: ResNetStage2Config) -> Run:
+    def train_one(config: ResNetStage2Config, parent: RunFolder | None = None) -> Run:
         backbone = load_resnet(config.backbone_name, config.weights, False, config.batchnorm == "train")
         backbone.freeze_stages(config.freeze_blocks)
         backbone.checkpointing = config.checkpointing
@@ -143,10 +145,11 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
             start=start,
             overwrite=options.overwrite,
             resume=options.resume,
+            parent=parent,
         )
 
-    def train_all(configs: list[ResNetStage2Config]) -> list[Run]:
-        return [train_one(config) for config in configs]
+    def train_all(configs: list[ResNetStage2Config], parent: RunFolder) -> list[Run]:
+        return [train_one(config, parent) for config in configs]
 
     if options.seeds == 1:
         return train_one(config)

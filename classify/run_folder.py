@@ -1,26 +1,30 @@
-"""The folder of a run: the names of its files, and how it is opened without replacing another run."""
+"""The folder of a run: the names of its files, and what the folder holds."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from classify.model.checkpoint import is_checkpoint
-from configs.errors import ConfigError, StorageError
-from configs.ranks import rank, world_size
-from configs.resnet_stage2_config import ResNetStage2Config
-from store.files import exclusive_lock, remove_temporary_files
-from store.outputs import claim_folder
+from store.ownership import RUN, RUN_MARKER, is_marked
 
 ROOT = Path("checkpoints")  # where runs without a `checkpoint_dir` get their folder
+STAGING = ".stage2-new"  # in the folder of an earlier run: the run that will replace it, see `classify.replacement`
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RunFolder:
     """The paths of everything that a run writes."""
 
-    path: Path
+    home: Path  # the folder that the user named; of one of several seeds, a folder in it
+    parent: "RunFolder | None" = None  # of one of several seeds: the folder of all of them
+    staged: bool = False  # an earlier run is in `home`; the files of this one are in STAGING until it has a checkpoint
+
+    @property
+    def path(self) -> Path:
+        """Where the files are now."""
+        if self.parent is not None:
+            return self.parent.path / self.home.name
+        return self.home / STAGING if self.staged else self.home
 
     @property
     def config(self) -> Path:
@@ -63,117 +67,54 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def comparison_row(self) -> Path:
+        """The run's row of the table of `stage2 compare`, JSON."""
+        return self.path / "compare_row.json"
+
+    @property
     def report(self) -> Path:
         """Where `stage2 report` writes its page by default."""
         return self.path / "report.html"
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that a training run writes; the report is not one of them."""
-        texts = (self.config, self.log, self.metrics, self.results)
+        """All files of a run except the report."""
+        texts = (self.config, self.log, self.metrics, self.results, self.comparison_row)
         return (self.best_model, self.last, *texts, self.confusion_matrix, self.curves)
 
     @property
     def marker(self) -> Path:
         """The file that says that the folder is a run's; also the lock of the training that writes it."""
-        return self.path / ".stage2-run"
+        return (self.home if self.parent is None else self.path) / RUN_MARKER
 
-    def holds_run(self) -> bool:
-        """Whether a run has written a checkpoint, its configuration or its results here."""
-        return any(path.exists() for path in (self.results, self.best_model, self.last, self.config))
+    def seed(self, number: int) -> "RunFolder":
+        """The folder of one of several seeds."""
+        return RunFolder(self.home / f"seed-{number}", self)
 
-    def is_foreign(self) -> bool:
-        """Whether files with the names of a run's files are here that no run has written.
+    def seeds(self) -> dict[int, "RunFolder"]:
+        """The folders of several seeds that are here, by seed; none if this is the run of one seed."""
+        matches = [re.fullmatch(r"seed-(\d+)", path.name) for path in self.path.glob("seed-*")]
+        folders = {int(match[1]): self.seed(int(match[1])) for match in matches if match}
+        return {number: folders[number] for number in sorted(folders) if folders[number].is_run()}
+
+    def is_run(self) -> bool:
+        """Whether stage2 has made this folder for a run.
 
         Runs of versions without the marker are recognised by a checkpoint that can be loaded.
         """
-        if self.marker.exists() or not any(os.path.lexists(path) for path in self.files):
-            return False
-        return not any(path.exists() and is_checkpoint(path) for path in (self.best_model, self.last))
+        if is_marked(self.marker, RUN):
+            return True
+        return any(path.exists() and is_checkpoint(path) for path in (self.best_model, self.last))
 
+    def holds_run(self) -> bool:
+        """Whether a run has written a checkpoint, its configuration or its results here."""
+        here = any(path.exists() for path in (self.results, self.best_model, self.last, self.config))
+        return here or bool(self.seeds())
 
-def check_run_folder(config: ResNetStage2Config, overwrite: bool = False) -> None:
-    """Checks that a run may write into `checkpoint_dir`.
+    def is_usable(self) -> bool:
+        """Whether there is a model or a result that another run must not remove before it has one itself."""
+        return self.best_model.exists() or self.results.exists() or self.can_continue()
 
-    Raises:
-        ConfigError: the folder holds a run and `overwrite` is not set; it has files of somebody else that a run would
-            replace; it is part of the data; or several ranks train without a `checkpoint_dir`, which they need to find
-            the same folder, also after a restart.
-    """
-    if world_size() > 1 and not config.checkpoint_dir:
-        raise ConfigError("training with several processes needs a common run folder; give --checkpoint_dir")
-    if rank() > 0 or not config.checkpoint_dir:
-        return
-    folder, data = RunFolder(Path(config.checkpoint_dir)), Path(config.data_path)
-    claim_folder(folder.path, inputs=(data / "images", data / "labels"))
-    if folder.path.resolve() == data.resolve():
-        raise ConfigError(f"{folder.path} is the data folder, an input; name another --checkpoint_dir")
-    if folder.is_foreign():
-        raise ConfigError(
-            f"{folder.path} has files with the names of a run's files (such as {folder.config.name} or "
-            f"{folder.log.name}) but is not a run folder; choose another --checkpoint_dir"
-        )
-    if not overwrite and folder.holds_run():
-        raise ConfigError(
-            f"{folder.path} already holds a run; give --resume auto to continue it, --overwrite to "
-            f"replace it, or another --checkpoint_dir"
-        )
-
-
-@contextmanager
-def open_run_folder(config: ResNetStage2Config, overwrite: bool = False, resume: bool = False) -> Iterator[RunFolder]:
-    """Locks the folder of a run: `checkpoint_dir`, or a new numbered folder under checkpoints/.
-
-    With `overwrite`, the files of the run in it are removed, and no other files. With `resume`, a folder with a
-    last.pth is used as it is. Ranks other than 0 do not write, and neither lock nor change the folder.
-
-    Raises:
-        ConfigError: see `check_run_folder`.
-        LockedError: another job is training in the folder.
-        StorageError: the folder cannot be created.
-    """
-    folder = RunFolder(Path(config.checkpoint_dir))
-    if rank() > 0:
-        yield folder
-        return
-    continues = resume and bool(config.checkpoint_dir) and folder.last.exists()
-    if not continues:
-        died_in_first_epoch = resume and not folder.results.exists()  # there is no finished epoch to lose
-        check_run_folder(config, overwrite or died_in_first_epoch)
-    try:
-        if config.checkpoint_dir:
-            folder.path.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = _create_numbered(config)
-    except OSError as error:
-        raise _cannot_use(config, error) from error
-    with exclusive_lock(folder.marker):
-        try:
-            for path in folder.files:
-                remove_temporary_files(path)
-                if not continues:
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _cannot_use(config, error) from error
-        yield folder
-
-
-def _cannot_use(config: ResNetStage2Config, error: OSError) -> StorageError:
-    where = config.checkpoint_dir or ROOT
-    return StorageError(f"{where} cannot be used ({error.strerror}); choose another --checkpoint_dir")
-
-
-def _create_numbered(config: ResNetStage2Config) -> RunFolder:
-    """Creates the next free numbered folder; mkdir decides between runs that start at the same time."""
-    frozen = "_frozen" if config.freeze_backbone else ""
-    name = f"{config.backbone_name}{frozen}_{config.fusion_strategy}_{config.visual_feature_dim}d"
-    ROOT.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = ROOT / f"{name}-{number:03d}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return RunFolder(folder)
+    def can_continue(self) -> bool:
+        """Whether there is an epoch or a seed to continue from."""
+        return self.last.exists() or bool(self.seeds())

@@ -111,6 +111,46 @@ def make_folder(path: Path) -> None:
         raise StorageError(f"could not create the folder {path} ({error}); choose another one") from error
 
 
+def make_new_folder(path: Path) -> bool:
+    """Creates the folder `path`; returns False if it exists already. Raises StorageError."""
+    make_folder(path.parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(f"could not create the folder {path} ({error}); choose another one") from error
+    return True
+
+
+def remove_file(path: Path) -> None:
+    """Removes the file `path` if it exists. Raises StorageError."""
+    with translate_os_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def rename_entry(path: Path, target: Path) -> None:
+    """Renames a file or folder within its folder, durably. Raises StorageError."""
+    with translate_os_errors(path):
+        path.rename(target)
+        fsync_folder(target.parent)
+
+
+def move_entries(source: Path, target: Path) -> None:
+    """Moves what is in the folder `source` into the folder `target`, folders into those of the same name.
+
+    If it is interrupted, a second call completes it. Raises StorageError.
+    """
+    make_folder(target)
+    with translate_os_errors(target):
+        for entry in sorted(source.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                move_entries(entry, target / entry.name)
+            else:
+                entry.rename(target / entry.name)
+        source.rmdir()
+
+
 def move_into(path: Path, folder: Path) -> None:
     """Moves a file or folder into `folder`, which is created if missing. Raises StorageError."""
     with translate_os_errors(folder):

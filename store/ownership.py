@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.errors import StorageError
 from configs.read_file import read_file
-from store.files import exclusive_lock, make_folder, translate_os_errors
+from store.files import exclusive_lock, make_folder
 
 STORE, RUN, COMPARISON = "store", "run", "comparison"  # kinds of folders
+MARKER_PREFIX = ".stage2-"  # begins the names of markers, except that of stores, and of folders for unfinished work
+RUN_MARKER, COMPARISON_MARKER = f"{MARKER_PREFIX}{RUN}", f"{MARKER_PREFIX}{COMPARISON}"
 _MOST_BYTES = 1000  # of a marker
 
 
@@ -43,8 +46,7 @@ def own_folder(marker: Path, kind: str) -> Iterator[None]:
     make_folder(marker.parent)
     with exclusive_lock(marker):
         if _is_unfinished(marker, kind):
-            with translate_os_errors(marker):
-                _write(marker, _text(kind))
+            _write(marker, _text(kind))
         yield
 
 
@@ -67,9 +69,12 @@ def _content(marker: Path) -> bytes | None:
 
 def _write(marker: Path, text: bytes) -> None:
     """Writes into the existing file, because replacing it would leave the lock with the old one."""
-    descriptor = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"could not write {marker} ({error}); free some space or choose another disk") from error

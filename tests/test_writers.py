@@ -36,7 +36,8 @@ ALLOWED = {
     ("store/files.py", "file.unlink"): "the gateway: temporary files of killed processes",
     ("store/files.py", "path.mkdir"): "the gateway",
     ("store/files.py", "folder.mkdir"): "the gateway",
-    ("store/files.py", "path.rename"): "the gateway",
+    **{("store/files.py", f"{name}.rename"): "the gateway" for name in ("path", "entry")},
+    **{("store/files.py", name): "the gateway" for name in ("path.unlink", "source.rmdir")},
     ("store/ownership.py", "os.open"): "the marker of a folder, which is locked and thus written in place",
     ("store/writer.py", "path.unlink"): "shards that STORE.json does not name any more",
     ("store/format/shard_file.py", "h5py.File"): "a file in memory",
@@ -55,9 +56,10 @@ ALLOWED = {
     ("configs/read_file.py", "os.open"): "opens for reading",
     ("extract/backbones/weights.py", "path.parent.mkdir"): "the cache of torch.hub",
     ("extract/backbones/weights.py", "torch.hub.download_url_to_file"): "the cache of torch.hub",
-    ("classify/experiments/compare.py", "(Path(config.checkpoint_dir) / ROW).unlink"): "a run folder",
-    **{("classify/run_folder.py", f"{name}.mkdir"): "a run folder" for name in ("ROOT", "folder", "folder.path")},
-    ("classify/run_folder.py", "path.unlink"): "a run folder",
+    **{
+        ("classify/replacement.py", f"{name}.path.rmdir"): "a folder of the run, if empty"
+        for name in ("seed", "staged")
+    },
     **{
         ("extract/synth/dataset.py", name): "a new dataset, drawn in a temporary folder that is then renamed"
         for name in ("tempfile.mkdtemp", "entry.rename", "os.replace", "shutil.rmtree")

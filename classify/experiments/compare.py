@@ -10,7 +10,9 @@ from classify.experiments.finished_row import load_finished
 from classify.experiments.isolated import train_in_subprocess
 from classify.experiments.stores import choose_store
 from classify.model.checkpoint import CACHED, END_TO_END
+from classify.replacement import find_run
 from classify.report.results import write_json
+from classify.run_folder import RunFolder
 from configs.errors import ConfigError, MismatchError
 from configs.presets import preset
 from configs.printable import markdown_text, printable
@@ -21,17 +23,16 @@ from extract.annotations.jrdb import IMAGES, LABELS, scene_digests
 from extract.backbones.hog import HOG
 from extract.backbones.weights import load_backbone
 from extract.images.identity import ImageIdentities
-from store.files import publish, translate_os_errors
+from store.files import publish
 from store.format.recipe import digest
 from store.outputs import claim_marked_folder
-from store.ownership import COMPARISON, own_folder
+from store.ownership import COMPARISON, COMPARISON_MARKER, own_folder
 from store.reader import store_info
 
 _log = logging.getLogger("stage2")
 _KEPT = "; finished runs and extracted units in --out are kept: run the same command again to continue"
 MODES = (CACHED, END_TO_END)
-RESULT, TABLE, ROW = "compare.json", "compare.md", "compare_row.json"  # file names; ROW is in the run folder
-MARKER = ".stage2-comparison"
+RESULT, TABLE = "compare.json", "compare.md"  # file names
 
 Train = Callable[[ResNetStage2Config, TrainOptions], dict[str, Any]]  # see `train_in_subprocess`
 
@@ -78,7 +79,7 @@ def compare(
         LockedError: another comparison is writing to `out`. Stage2Error: any error of training.
     """
     planned = plan_runs(out, backbones, modes, settings)
-    data_path, marker = Path(planned[0].config.data_path), out / MARKER
+    data_path, marker = Path(planned[0].config.data_path), out / COMPARISON_MARKER
     claim_marked_folder(marker, COMPARISON, "--out", inputs=(data_path / IMAGES, data_path / LABELS))
     known = ImageIdentities(out.glob("*.store"))
     data = {name: asdict(scene) for name, scene in scene_digests(data_path, known).items()}
@@ -94,7 +95,7 @@ def _compare(
         _log.info("Comparing %s (%s of %s)", run.name, number, len(planned))
         key = _fingerprint(run.config, data)
         runs.append(
-            load_finished(Path(run.config.checkpoint_dir) / ROW, key, run.backbone, run.mode)
+            load_finished(find_run(Path(run.config.checkpoint_dir)).comparison_row, key, run.backbone, run.mode)
             or _train_row(run, key, out, max_skipped, train)
         )
         _check_same_pairs(runs[0], runs[-1])
@@ -142,8 +143,6 @@ def _train_row(run: PlannedRun, key: str, out: Path, max_skipped: float, train: 
         options = choose_store(config, options, out)
         store = Path(options.store)
     resumed = run.mode == CACHED and store.exists()
-    with translate_os_errors(out):
-        (Path(config.checkpoint_dir) / ROW).unlink(missing_ok=True)
     with how_to_continue(lambda: _KEPT, override=True):
         results = train(config, options)
     row = {
@@ -163,7 +162,7 @@ def _train_row(run: PlannedRun, key: str, out: Path, max_skipped: float, train: 
         "run": config.checkpoint_dir,
     }
     finished = {"key": key, "row": row, "results": results}
-    write_json(Path(config.checkpoint_dir) / ROW, finished)
+    write_json(RunFolder(Path(config.checkpoint_dir)).comparison_row, finished)
     return finished
 
 

@@ -15,7 +15,7 @@ from classify.export.metadata import Metadata, model_metadata
 from classify.inference.finished_run import load_run_backbone
 from classify.model.checkpoint import build_model, load_checkpoint
 from classify.model.head import Stage2Model
-from classify.run_folder import RunFolder
+from classify.replacement import find_run
 from configs.errors import ExportError
 from configs.panorama import AUTO
 from extract.annotations.spatial import spatial_features
@@ -56,7 +56,7 @@ def export(
         ExportError: the exported model's output differs.
         CheckpointError, WeightsError, MismatchError: the run cannot be loaded. StorageError: `out` cannot be written.
     """
-    folder = RunFolder(run)
+    folder = find_run(run)
     claim_file(out, overwrite=overwrite, inputs=folder.files)
     check_packages(kind)
     if kind == TORCHSCRIPT:

@@ -14,7 +14,7 @@ from classify.data.streamed import features_on_device, open_features
 from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
-from classify.run_folder import RunFolder
+from classify.replacement import find_run
 from configs.errors import WeightsError
 from configs.panorama import AUTO
 from extract.backbones.hog import Hog
@@ -36,7 +36,7 @@ def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[s
     Raises:
         MismatchError: the store's features come from a different backbone. CheckpointError, StoreError, SplitError.
     """
-    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    checkpoint = load_checkpoint(find_run(run).best_model)
     identity = read_complete_manifest(store).recipe.identity()
     torch_device = pick_device(device)
     features = open_features(store, torch_device, checkpoint.info.config.feature_memory)
@@ -85,7 +85,7 @@ def evaluate_on_images(
     Raises:
         MismatchError: the run was trained with different weights. CheckpointError, DataError, SplitError.
     """
-    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    checkpoint = load_checkpoint(find_run(run).best_model)
     panorama = panorama or checkpoint.info.config.panorama
     selection = Selection(checkpoint.info.config.frame_interval, "paired")
     dataset = read_dataset(data_path, selection, max_skipped, panorama)
@@ -160,7 +160,7 @@ def load_run_backbone(run: Path, checkpoint: Checkpoint, weights: str = "") -> L
     """
     config = checkpoint.info.config
     if checkpoint.info.kind == END_TO_END:
-        return load_backbone(config.backbone_name, str(RunFolder(run).best_model))
+        return load_backbone(config.backbone_name, str(find_run(run).best_model))
     loaded = load_backbone(config.backbone_name, weights) if weights else _recorded_backbone(run, checkpoint)
     identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     check_recipe(run, checkpoint.info.backbone, identity, "give the run's own weights with --weights")

@@ -17,7 +17,7 @@ from classify.inference.pairing import LABELLED, candidate_pairs, choose_pairing
 from classify.inference.pictures import open_pictures, write_pictures
 from classify.inference.predictions import Predictions, json_blocks
 from classify.model.checkpoint import build_model, load_checkpoint
-from classify.run_folder import RunFolder
+from classify.replacement import find_run
 from configs.classes import PairClass
 from configs.errors import ConfigError
 from configs.extraction_config import ExtractionConfig
@@ -96,7 +96,7 @@ def predict(run: Path, data_path: Path, out: Path, options: PredictOptions) -> d
         max_skipped=options.max_skipped,
         device=options.device,
     )
-    inputs = (data_path / "images", data_path / "labels", *RunFolder(run).files)
+    inputs = (data_path / "images", data_path / "labels", *find_run(run).files)
     claim_file(out, overwrite=options.overwrite, inputs=inputs)
     if options.draw is not None and options.draw.resolve() == data_path.resolve():
         raise ConfigError(f"--draw {options.draw} is the data folder, an input; name another folder")
@@ -121,7 +121,7 @@ def predict_text(result: dict[str, Any]) -> str:
 
 def _load_job(run: Path, extraction: ExtractionConfig, options: PredictOptions) -> _Job:
     data_path = Path(extraction.data_path)
-    checkpoint = load_checkpoint(RunFolder(run).best_model)
+    checkpoint = load_checkpoint(find_run(run).best_model)
     config = checkpoint.info.config
     units = plan_units(data_path, Selection(extraction.frame_interval, "all"), options.scenes)
     pairing = choose_pairing(options.pairing, units, data_path)

@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from classify.replacement import find_run
 from classify.report.overlay import COLORS, MIXED, UNPAIRED
 from classify.report.results import read_results
 from classify.run_folder import RunFolder
@@ -57,7 +58,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = (), overwrite:
         DataError: the folder does not contain a finished run. StorageError: the file cannot be written.
     """
     results = read_results(run)
-    folder = RunFolder(run)
+    folder = find_run(run)
     own_report = out.resolve() == folder.report.resolve()
     claim_file(out, overwrite=overwrite or own_report, inputs=folder.files)
     plots = {"Confusion matrix, test split": folder.confusion_matrix, "Training": folder.curves}

@@ -150,6 +150,11 @@ def log_validation(record: dict[str, Any], best: bool, title: str = "") -> None:
         _log.info("New best model saved! mpca: %.4f", record["val_mpca"])
 
 
+def log_finished(epoch: int, title: str = "") -> None:
+    """Logs that a resumed run needs no more training. See `log_validation` for `title`."""
+    _log.info("%sThe run has finished: its last epoch is %d.", title, epoch, extra=_of_run(title))
+
+
 def log_test(test: dict[str, Any], baselines: dict[str, Any], warnings: Sequence[str] = (), title: str = "") -> None:
     """Logs the test metrics of the best model and the warnings, and without a `title` those of the baselines.
 

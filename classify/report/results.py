@@ -8,7 +8,7 @@ from typing import Any
 
 from classify.evaluate.history import Record, best_record
 from classify.model.checkpoint import RunInfo
-from classify.run_folder import RunFolder
+from classify.replacement import find_run
 from configs.errors import DataError
 from configs.printable import printable
 from configs.read_file import DOCUMENT_BYTES, read_file
@@ -84,7 +84,7 @@ def read_results(run: Path) -> dict[str, Any]:
     Raises:
         DataError: the run has not finished, or the file is not what stage2 writes; the message names the field.
     """
-    path = RunFolder(run).results
+    path = find_run(run).results
     try:
         results: dict[str, Any] = read_json(path)
     except OSError as error:

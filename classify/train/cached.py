@@ -47,6 +47,7 @@ def train_cached(
     seconds_extract: float = 0.0,
     overwrite: bool = False,
     resume: bool = False,
+    parent: RunFolder | None = None,
 ) -> list[Run]:
     """Trains a head for each configuration on a store's features and writes a run folder for each.
 
@@ -62,6 +63,7 @@ def train_cached(
         seconds_extract: duration of the extraction, for the results.
         overwrite: replace the run in `checkpoint_dir`.
         resume: continue from last.pth in `checkpoint_dir` if there is one.
+        parent: the open folder of all seeds, if `configs` are the seeds of one run.
 
     Raises:
         SplitError: a part of the split is empty; raised before anything is written.
@@ -72,9 +74,7 @@ def train_cached(
     device = pick_device(config.device)
     splits = select_data(tables, config)
     with ExitStack() as opened, report_out_of_memory(config.batch_size):
-        folders = [
-            opened.enter_context(open_run(one, overwrite, resume, _log_prefix(one, len(configs)))) for one in configs
-        ]
+        folders = _open_folders(opened, configs, overwrite, resume, parent)
         log_start(tables, splits, config)
         visual = features_on_device(features, device, config.feature_memory)
         models = _build_models(configs, visual, tables, splits["train"], device)
@@ -88,6 +88,18 @@ def train_cached(
         runs, train_seconds = train(models, infos, folders, data, resume)
         seconds = {"extract": seconds_extract, **data.seconds, "train": train_seconds}
         return [finish(run, data, seconds) for run in runs]
+
+
+def _open_folders(
+    opened: ExitStack,
+    configs: Sequence[ResNetStage2Config],
+    overwrite: bool,
+    resume: bool,
+    parent: RunFolder | None,
+) -> list[RunFolder]:
+    prefixes = [_log_prefix(config, len(configs)) for config in configs]
+    pairs = zip(configs, prefixes, strict=True)
+    return [opened.enter_context(open_run(config, overwrite, resume, prefix, parent)) for config, prefix in pairs]
 
 
 def _train_fused(

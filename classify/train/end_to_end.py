@@ -12,6 +12,7 @@ from classify.data.identity import CropInputs, data_digests
 from classify.data.selection import Split
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, substate
 from classify.model.head import Stage2Model, build_head
+from classify.run_folder import RunFolder
 from classify.train.autograd_step import AutogradStep
 from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
@@ -38,6 +39,7 @@ def train_end_to_end(
     start: Checkpoint | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    parent: RunFolder | None = None,
 ) -> Run:
     """Trains backbone and head on crops and writes a run folder.
 
@@ -47,7 +49,7 @@ def train_end_to_end(
         identity: of the backbone's initial weights, plain values; saved in the checkpoints.
         start: a finished run's best model, to start from its head (and its backbone if that was trained). It is
             evaluated before the first step, which gives that run's best evaluation.
-        overwrite, resume: see `train_cached`.
+        overwrite, resume, parent: see `train_cached`.
 
     Raises:
         CheckpointError: `start` does not fit the configuration.
@@ -58,7 +60,7 @@ def train_end_to_end(
     splits = select_data(tables, config)
     _check_sizes(tables, splits)
     model = _build_model(backbone, config, start)
-    with report_out_of_memory(config.batch_size) as trial, open_run(config, overwrite, resume) as folder:
+    with report_out_of_memory(config.batch_size) as trial, open_run(config, overwrite, resume, parent=parent) as folder:
         log_start(tables, splits, config)
         model.to(device)
         persons = build_crop_cache(crops, tables, splits, backbone, config)

@@ -18,12 +18,14 @@ from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, RunInfo, load_state, save_checkpoint
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
+from classify.open_run import continue_advice
+from classify.replacement import replace_earlier_run
 from classify.report.log import log_train, log_validation
 from classify.run_folder import RunFolder
 from classify.train.cpu_settings import flush_denormals
 from classify.train.learning_rate import learning_rate
 from configs.errors import CheckpointError, Stage2Error
-from configs.process.failures import how_to_continue, resume_advice
+from configs.process.failures import how_to_continue
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import FREE_ON_RESUME, names_with_role
@@ -160,10 +162,11 @@ def _save(run: TrainingRun) -> None:
         save_checkpoint(run.folder.last, run.info, run.model, record, **state)
         run.saved_epoch = int(record["epoch"])
         write_history(run.folder.metrics, run.history)
+        replace_earlier_run(run.folder)
 
 
 def _resume_advice(runs: Sequence[TrainingRun]) -> str:
-    return resume_advice(runs[0].folder.path, min(run.saved_epoch for run in runs))
+    return continue_advice(runs[0].folder, min(run.saved_epoch for run in runs))
 
 
 def _random_state(run: TrainingRun) -> dict[str, Tensor]:

@@ -21,21 +21,22 @@ from classify.data.class_table import (
     log_class_table,
 )
 from classify.data.selection import Split, log_selection, select_splits
-from classify.distributed import barrier
+from classify.distributed import barrier, broadcast
 from classify.evaluate.baselines import knn_baseline, majority_baseline, pair_features, spatial_baseline
 from classify.evaluate.history import best_record
 from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import load_checkpoint, load_state
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective, class_weights
-from classify.report.log import log_configuration, log_data, log_test, run_log
+from classify.open_run import continue_advice, open_run_folder
+from classify.report.log import log_configuration, log_data, log_finished, log_test, run_log
 from classify.report.plots import plot_run
 from classify.report.results import build_results, write_json
-from classify.run_folder import RunFolder, open_run_folder
+from classify.run_folder import RunFolder
 from classify.train.cpu_settings import threads_for_batch
 from classify.train.loop import MakeStep, TrainingRun, fit, resume
 from configs.panorama import describe, edges_touch
-from configs.process.failures import resumable
+from configs.process.failures import how_to_continue
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.tables import Tables
@@ -83,16 +84,18 @@ def select_data(tables: Tables, config: ResNetStage2Config) -> dict[str, Split]:
 
 
 @contextmanager
-def open_run(config: ResNetStage2Config, overwrite: bool, resume: bool, log_prefix: str = "") -> Iterator[RunFolder]:
+def open_run(
+    config: ResNetStage2Config, overwrite: bool, resume: bool, log_prefix: str = "", parent: RunFolder | None = None
+) -> Iterator[RunFolder]:
     """Opens a run's folder and its log, and says how to continue the run if it is interrupted.
 
     Raises:
         ConfigError, LockedError, StorageError: see `open_run_folder`.
     """
     with (
-        open_run_folder(config, overwrite, resume) as folder,
+        open_run_folder(config, overwrite, resume, parent=parent) as folder,
         run_log(folder.path, log_prefix),
-        resumable(folder.path),
+        how_to_continue(lambda: continue_advice(folder)),
     ):
         yield folder
 
@@ -165,8 +168,13 @@ def _begin(run: TrainingRun, resume_run: bool) -> None:
     if rank() == 0:
         write_json(run.folder.config, run.config.to_dict())
     torch.manual_seed(run.config.seed)
-    if resume_run and run.folder.last.exists():
+    if not resume_run:
+        return
+    device = run.model.trainable_parameters()[0].device
+    if broadcast(torch.tensor(float(run.folder.last.exists()), device=device)):
         resume(run, load_checkpoint(run.folder.last, resume=True))
+    if run.finished:
+        log_finished(run.history[-1]["epoch"], run.log_prefix)
 
 
 def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> Run:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -115,11 +115,6 @@ def resume_advice(folder: Path, epoch: int | None = None, options: str = "") -> 
     """
     where = ";" if epoch is None else f"after epoch {epoch};" if epoch else "before the end of the first epoch;"
     return f"{where} run again with {options}--resume auto --checkpoint_dir {shlex.quote(str(folder))} to continue"
-
-
-def resumable(folder: Path) -> AbstractContextManager[None]:
-    """`how_to_continue` for the run in `folder`, outside its training loop."""
-    return how_to_continue(lambda: resume_advice(folder))
 
 
 def failure_of(error: BaseException, arguments: Sequence[str]) -> Failure:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from classify.run_folder import check_run_folder, open_run_folder
+from classify.open_run import check_run_folder, open_run_folder
+from classify.replacement import replace_earlier_run
 from configs.errors import ConfigError, LockedError, StorageError
 from configs.resnet_stage2_config import ResNetStage2Config
+from configs.train_options import TrainOptions
 from tests.factories import make_features, make_tables, small_config, train_head
 
 
@@ -31,10 +33,11 @@ def test_a_run_is_recognised_by_any_of_its_files(tmp_path: Path, name: str) -> N
         (tmp_path / name).touch()
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ConfigError, match="--overwrite"):
-        check_run_folder(config)
+        check_run_folder(config, TrainOptions())
     with pytest.raises(ConfigError, match="--overwrite"), open_run_folder(config):
         pass
     with open_run_folder(config, overwrite=True) as folder:
+        replace_earlier_run(folder)
         assert folder.path == tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", ".stage2-run"}
 
@@ -56,6 +59,7 @@ def test_w3_a_run_of_a_version_without_marker_is_recognised_by_its_checkpoint(tm
     train_head(make_features(make_tables()), config)
     (tmp_path / "r" / ".stage2-run").unlink()
     with open_run_folder(config, overwrite=True) as folder:
+        replace_earlier_run(folder)
         assert not folder.best_model.exists()
 
 
@@ -73,7 +77,7 @@ def test_w8_a_run_folder_is_not_part_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     for folder in (tmp_path / "labels" / "run", tmp_path):
         with pytest.raises(ConfigError, match="input"):
-            check_run_folder(small_config(folder, data_path=str(tmp_path)))
+            check_run_folder(small_config(folder, data_path=str(tmp_path)), TrainOptions())
 
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
@@ -86,16 +90,31 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
         assert not left.exists()
 
 
-def test_a_folder_with_other_files_is_used(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").touch()
-    with open_run_folder(small_config(tmp_path)) as folder:
-        assert folder.path == tmp_path
+@pytest.mark.parametrize("name", ["mine.txt", ".hidden", "seed-3/config.json", ".stage2-run"])
+def test_w3_a_folder_with_files_but_without_a_marker_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ConfigError, match="not a run folder"), open_run_folder(small_config(tmp_path), **options):
+            pass
+        with pytest.raises(ConfigError, match="not a run folder"):
+            check_run_folder(small_config(tmp_path), TrainOptions(**options))
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / name).read_text() == "mine"
+
+
+def test_a_link_to_an_empty_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    with open_run_folder(small_config(tmp_path / "run")) as folder:
+        folder.last.touch()
+    assert (tmp_path / "disk" / "last.pth").exists()
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(StorageError, match="--checkpoint_dir"),
+        pytest.raises(StorageError, match=r"could not create the folder .*run"),
         open_run_folder(small_config(tmp_path / "file" / "run")),
     ):
         pass

@@ -7,6 +7,7 @@ import pytest
 
 from configs.errors import ConfigError
 from store.outputs import claim_file, claim_folder
+from store.ownership import RUN, STORE, own_folder
 
 
 def test_w1_an_existing_file_needs_overwrite(tmp_path: Path) -> None:
@@ -55,3 +56,39 @@ def test_w2_a_folder_with_files_needs_overwrite(tmp_path: Path) -> None:
     claim_folder(folder)
     with pytest.raises(ConfigError, match="not a folder"):
         claim_folder(folder / "mine.jpg")
+
+
+def mark(folder: Path, kind: str) -> None:
+    name = ".lock" if kind == STORE else f".stage2-{kind}"
+    with own_folder(folder / name, kind):
+        pass
+
+
+@pytest.mark.parametrize("name", ["STORE.json", ".lock", "shards/u.h5", "new/file.json"])
+def test_w1_no_output_is_inside_a_store(tmp_path: Path, name: str) -> None:
+    mark(tmp_path / "a.store", STORE)
+    (tmp_path / "old.store").mkdir()
+    (tmp_path / "old.store" / "STORE.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "a.store")
+    for folder in ("a.store", "old.store", "link"):
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match="inside the feature store"):
+                claim_file(tmp_path / folder / name, overwrite=overwrite)
+        with pytest.raises(ConfigError, match="inside the feature store"):
+            claim_folder(tmp_path / folder / name)
+    with pytest.raises(ConfigError, match="inside the feature store"):
+        claim_folder(tmp_path / "a.store")
+
+
+def test_w1_no_output_is_among_the_files_of_another_run(tmp_path: Path) -> None:
+    for run in ("r", "r/seed-1", "other"):
+        mark(tmp_path / run, RUN)
+    inputs = [tmp_path / "r" / "best_model.pth"]
+    for name in ("other/best_model.pth", "other/new.json", "other/x/new.json", "r/seed-1/best_model.pth"):
+        with pytest.raises(ConfigError, match="inside the run folder"):
+            claim_file(tmp_path / name, overwrite=True, inputs=inputs)
+    for name in ("r/.stage2-run", "r/.stage2-new/best_model.pth"):
+        with pytest.raises(ConfigError, match="uses for its own files"):
+            claim_file(tmp_path / name, overwrite=True, inputs=inputs)
+    for name in ("r/report.html", "r/pictures/new.json", "new.json"):
+        claim_file(tmp_path / name, overwrite=False, inputs=inputs)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick_baselines", "no_plots")
 
 def test_seeds_report_mean_and_deviation(tmp_path: Path) -> None:
     features = make_features(make_tables())
-    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs: train_cached(features, configs, IDENTITY))
+    run = train_seeds(small_config(tmp_path / "r"), 3, lambda configs, _: train_cached(features, configs, IDENTITY))
     values = run.results["seeds"]["test_mpca"]["values"]
     assert run.results["seeds"]["test_mpca"]["mean"] == pytest.approx(np.mean(values))
     assert run.results["seeds"]["test_mpca"]["std"] == pytest.approx(np.std(values, ddof=1))
