@@ -26,6 +26,8 @@ from store.format.paths import StorePaths
 from store.format.recipe import CROPS
 from store.format.shard import Skipped
 from store.open import is_packed, is_store, read_complete_manifest, read_manifest
+from store.outputs import claim_folder
+from store.ownership import STORE, is_unused
 from store.reader import store_info
 from store.rows import StoredRows
 from store.writer import StoreWriter, open_for_writing
@@ -59,6 +61,7 @@ def extract(config: ExtractionConfig) -> ExtractionSummary:
         DataError, WeightsError, DeviceError: an input cannot be used.
         TooManySkippedError: more items are unusable than `config.max_skipped` allows.
         MismatchError, LockedError, StoreError, StorageError: the store cannot be written.
+        ConfigError: a new store would be inside the data or inside another store.
     """
     scene_names(Path(config.data_path))  # before weights are downloaded
     return extract_with(config, load_backbone(config.backbone, config.weights))
@@ -81,6 +84,8 @@ def extract_with(
     """
     identities = ImageIdentities([Path(config.store)] if config.store else STORES.glob("*.store"))
     path, requested = _find_or_name(config, loaded, identities)
+    if is_unused(StorePaths(path).lock, STORE):  # a new store
+        claim_folder(path, inputs=(Path(config.data_path, name) for name in ("images", "labels")))
     if config.crops and is_packed(path):
         raise StoreError(f"{path} is a packed file, which cannot contain crops; name a folder with --store")
     summary = _extract_into(path, requested, config, loaded, unit_size, identities, check)

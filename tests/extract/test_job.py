@@ -14,6 +14,7 @@ from torch import nn
 import extract.images.read
 import extract.units.prepare
 import extract.units.stream
+from configs.errors import ConfigError
 from extract.annotations.jrdb import IMAGES
 from extract.backbones.weights import LoadedBackbone
 from store.files import sha256
@@ -152,3 +153,13 @@ def test_each_frame_is_decoded_once_and_each_person_cropped_once(
     extract_store(loaded, data, tmp_path / "a.store")
     assert len(decoded) == len(set(decoded)) == 8
     assert sum(cropped) == 40
+
+
+def test_w8_a_new_store_is_not_inside_the_data_or_another_store(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path
+) -> None:
+    extract_store(loaded, data, tmp_path / "a.store")
+    for path in (data / "labels" / "x.store", data / IMAGES / "x.store", tmp_path / "a.store" / "shards" / "x.store"):
+        with pytest.raises(ConfigError, match="is inside"):
+            extract_store(loaded, data, path)
+        assert not path.exists()
