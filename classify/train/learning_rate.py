@@ -20,12 +20,15 @@ def learning_rate(config: ResNetStage2Config, step: int, steps_per_epoch: int) -
 def warmup_cosine(step: int, base: float, warmup_steps: int, total_steps: int) -> float:
     """Linear warm-up to `base` over `warmup_steps`, then half a cosine towards 0 at `total_steps`.
 
-    The first step has base / warmup_steps instead of 0, and the last step is still above 0.
+    The first step has base / warmup_steps instead of 0, and the last step is still above 0. After `total_steps` the
+    rate is 0.
     """
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
-    share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return base * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+    if step >= total_steps:
+        return 0.0
+    share = (step - warmup_steps) / (total_steps - warmup_steps)
+    return base * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def param_groups(model: Stage2Model, config: ResNetStage2Config) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from classify.evaluate.history import check_history
+from classify.evaluate.history import check_history, write_history
 from configs.errors import CheckpointError
 
 
@@ -35,3 +35,9 @@ def test_a_history_from_the_first_epoch_or_a_warm_start_is_accepted(first: int) 
 def test_h2_a_malformed_history_is_named(history: list[Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"last\.pth: {message}|last\.pth: .*{message}"):
         check_history(Path("last.pth"), history, 2)
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_history(tmp_path / "metrics.jsonl", [record(1, val_loss=float("nan"))])
+    assert not list(tmp_path.iterdir())

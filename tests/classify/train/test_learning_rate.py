@@ -12,7 +12,7 @@ from classify.data.batches import PairBatch
 from classify.model.head import Stage2Model, build_head
 from classify.model.losses import Objective
 from classify.train.autograd_step import AutogradStep
-from classify.train.learning_rate import learning_rate, warmup_cosine
+from classify.train.learning_rate import learning_rate, rate_scale, warmup_cosine
 from configs.errors import ConfigError
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.resnet import Backbone
@@ -117,7 +117,7 @@ def test_the_schedule_warms_up_linearly_and_falls_by_half_a_cosine() -> None:
     assert rates[11] > 0
     assert rates[12:] == pytest.approx([0.0, 0.0], abs=1e-15)
     assert warmup_cosine(0, 2.0, 0, 1) == 2.0
-    assert warmup_cosine(3, 2.0, 4, 4) == 2.0  # warm-up only
+    assert [warmup_cosine(step, 2.0, 4, 4) for step in (2, 3, 4)] == [1.5, 2.0, 0.0]  # warm-up only
 
 
 def test_the_learning_rate_counts_steps_over_all_epochs() -> None:
@@ -126,3 +126,9 @@ def test_the_learning_rate_counts_steps_over_all_epochs() -> None:
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[7] == pytest.approx(0.5 * (1 + math.cos(math.pi * 5 / 10)))
     assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
+
+
+def test_a_backbone_without_stages_is_one_stage() -> None:
+    config = small_config(learning_rate=1e-3, backbone_lr=1e-4, layer_decay=0.5)
+    names = ("backbone.conv.weight", "backbone.resnet.layer4.0.conv1.weight", "backbone.resnet.conv1.weight")
+    assert [rate_scale(name, config) for name in names] == pytest.approx([0.1, 0.1, 0.1 * 0.5**4])

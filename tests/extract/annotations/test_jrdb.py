@@ -269,6 +269,12 @@ def test_images_without_annotations_are_counted(tmp_path: Path, caplog: pytest.L
     assert "1 images" in caplog.text
 
 
+def test_only_the_named_scenes_are_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, ("attic", "cafe", "hall"), frames=1)
+    (tmp_path / LABELS / "attic.json").write_text("damaged")
+    assert [scene.name for scene in read_scenes(tmp_path, ("hall", "cafe"))] == ["cafe", "hall"]
+
+
 @pytest.mark.timeout(20)
 def test_h5_many_keys_of_which_one_is_repeated_are_refused_in_linear_time(tmp_path: Path) -> None:
     keys = [f'"{number}": []' for number in range(60_000)]

@@ -31,3 +31,9 @@ def test_the_stage_with_the_largest_share_is_the_bottleneck(
 
 def test_a_job_that_forwarded_nothing_has_no_bottleneck() -> None:
     assert statistics().bottleneck(True) == ""
+
+
+def test_a_job_that_does_nothing_has_counted_nothing() -> None:
+    nothing = JobStatistics()
+    assert (nothing.frames_decoded, nothing.panoramas, nothing.crops_forwarded, nothing.batch_size) == (0, 0, 0, 0)
+    assert set(nothing.seconds) == set(STAGES) and not any(nothing.seconds.values())
