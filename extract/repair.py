@@ -74,8 +74,9 @@ def repair(
 ) -> RepairSummary:
     """Verifies the finished store in folder `store` and recomputes its faulty units; then its crops, if it has any.
 
-    On the machine that made the store, each repaired shard has its original bytes. A different machine may round
-    differently; the shards that differ are listed. A missing or damaged STORE.json is rebuilt from shards and data.
+    On the machine that made the store, each repaired shard has its original bytes. A different machine, or another
+    version of torch or of this program, may round differently; the shards that differ are listed. A missing or damaged
+    STORE.json is rebuilt from shards and data.
 
     Args:
         weights: file with the backbone's weights; "" if the store was made without a file.
@@ -172,7 +173,9 @@ def _recompute(summary: RepairSummary, report: Report, config: ExtractionConfig,
                 summary.differing.append(writer.done[number].shard)
         writer.finish()
     for name in summary.differing:
-        _log.warning("%s has different bytes than before: it was faulty, or this machine rounds differently", name)
+        _log.warning(
+            "%s has different bytes than before: it was faulty, or rounding differs here or in this version", name
+        )
 
 
 def _load_backbone(manifest: Manifest, config: ExtractionConfig) -> LoadedBackbone | None:

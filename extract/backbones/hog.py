@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 HOG = "hog"
 BINS = 9  # unsigned orientations of 20 degrees each
@@ -39,17 +40,17 @@ class Hog(nn.Module):
     @torch.no_grad()
     def forward(self, crops: Tensor) -> Tensor:
         """(P, 3, S, S) uint8 -> (P, 1296) float32."""
-        magnitude, angle = _gradients(crops.float())  # (P, S, S) each
+        magnitude, angle = _gradients(crops.float())  # (P, S', S') each, see `_padding`
         orientation = angle * (BINS / math.pi)  # in [0, BINS]: angles of 0 and pi are the same orientation
-        shares = [magnitude * _bin_weight(orientation - bin_ - 0.5) for bin_ in range(BINS)]
-        votes = torch.stack(shares, dim=1)  # (P, 9, S, S)
+        shares = [_bin_weight(orientation - (bin_ + 0.5)).mul_(magnitude) for bin_ in range(BINS)]
+        votes = torch.stack(shares, dim=1)  # (P, 9, S', S')
         weights = _cell_weights(crops.shape[-1]).to(crops.device)
         cells = weights @ votes @ weights.T  # (P, 9, 7, 7)
         return _l2_hys(_blocks(cells)).flatten(1)
 
 
 def _gradients(crops: Tensor) -> tuple[Tensor, Tensor]:
-    """(P, 3, S, S) in [0, 255] -> magnitude (P, S, S), for pixels in [0, 1], and angle in [0, pi].
+    """(P, 3, S, S) in [0, 255] -> magnitude (P, S', S'), for pixels in [0, 1], and angle in [0, pi].
 
     Border pixels are repeated. The channel with the strongest gradient is used; for equal ones the first. The
     comparison is exact, because pixels are integers.
@@ -63,24 +64,35 @@ def _gradients(crops: Tensor) -> tuple[Tensor, Tensor]:
         best_dx = torch.where(stronger, dx[:, channel], best_dx)
         best_dy = torch.where(stronger, dy[:, channel], best_dy)
         best = torch.where(stronger, squared[:, channel], best)
+    missing = _padding(crops.shape[-1])
+    best_dx, best_dy, best = (pad(values, (0, missing, 0, missing)) for values in (best_dx, best_dy, best))
     angle = torch.atan2(best_dy, best_dx)
     return best.sqrt() / 255, torch.where(angle < 0, angle + math.pi, angle)
+
+
+def _padding(size: int) -> int:
+    """Returns S' - S: rows and columns of zeros that make the side a multiple of 16.
+
+    Vectorised operators may round the last numbers of an array differently, and matrix products those at another
+    alignment. With whole vectors per row neither depends on a crop's position in its batch.
+    """
+    return -size % 16
 
 
 def _bin_weight(difference: Tensor) -> Tensor:
     """Returns the weight of a vote for a bin at this difference (in bins, circular): 1 at 0, falling to 0 at 1."""
     distance = difference.abs()
-    return (1 - torch.minimum(distance, BINS - distance)).clamp_min(0)
+    return torch.minimum(distance, BINS - distance).neg_().add_(1).clamp_min_(0)
 
 
 def _cell_weights(size: int) -> Tensor:
-    """Returns (7, S): the weight of each pixel's vote in each cell, linear in the distance, divided by the cell size.
+    """Returns (7, S'): the weight of each pixel's vote in each cell, linear in the distance, divided by the cell size.
 
     Pixels beyond the outermost cell centres vote with a reduced weight for the outermost cell only.
     """
     center = (torch.arange(size, dtype=torch.float64) + 0.5) * (CELLS / size) - 0.5  # of the pixels, in cells
     weight = 1 - (center - torch.arange(CELLS, dtype=torch.float64)[:, None]).abs()
-    return (weight.clamp_min(0) * (CELLS / size)).float()
+    return pad((weight.clamp_min(0) * (CELLS / size)).float(), (0, _padding(size)))
 
 
 def _blocks(cells: Tensor) -> Tensor:

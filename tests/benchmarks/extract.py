@@ -154,7 +154,7 @@ def _process_rate(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: lis
 
 
 def _forward_passes(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
-    """Functions that forward a batch: the product's graph with one thread per core and on all cores, and its peers."""
+    """Functions that forward a batch: the product's with one thread per core and on all cores, and its peers."""
     frozen = frozen_forward(loaded.backbone, crop_size, CPU, "float32")
     pool = single_threaded_pool(torch.get_num_threads())
 
@@ -176,15 +176,17 @@ def _forward_passes(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callabl
 def _onnx(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
     """ONNX Runtime, if it is installed."""
     try:
-        import onnx  # noqa: F401
         import onnxruntime
+        import onnxscript  # noqa: F401
     except ImportError:
         return {}
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         example = torch.zeros((1, 3, crop_size, crop_size), dtype=torch.uint8)
+        shapes = ({0: torch.export.Dim.DYNAMIC},)
         torch.onnx.export(
-            loaded.backbone, (example,), file.name, dynamo=False, input_names=["crops"], dynamic_axes={"crops": [0]}
-        )
+            loaded.backbone, (example.expand(2, -1, -1, -1),), file.name, dynamo=True, input_names=["crops"],
+            dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
         session = onnxruntime.InferenceSession(file.name, providers=["CPUExecutionProvider"])
     return {"ONNX Runtime": lambda crops: session.run(None, {"crops": crops.contiguous().numpy()})}
 
