@@ -209,17 +209,23 @@ def _classes(value: object) -> tuple[PairClass, ...]:
     count = sum(len(item) for item in value.values() if isinstance(item, list)) if isinstance(value, dict) else 0
     if count > MAX_LABELS:
         raise ConfigError(f"[classes] has {count:,} labels; at most {MAX_LABELS:,} are possible")
-    if not isinstance(value, dict) or not all(_is_names(labels) for labels in value.values()):
-        raise ConfigError('[classes] must map class names to lists of labels: "Talking" = ["conversation"]')
+    if not isinstance(value, dict):
+        raise ConfigError(f'classes is {value!r}; it must be a table: [classes], then "Talking" = ["conversation"]')
+    for name, labels in value.items():
+        if not _is_names(labels):
+            raise ConfigError(
+                f"[classes] {name!r} is {labels!r}; it must be a list of labels, such as ['conversation']"
+            )
     return tuple(PairClass(str(name), tuple(labels)) for name, labels in value.items())
 
 
 def _split(value: object) -> SceneSplit:
     if not isinstance(value, dict) or set(value) != set(SPLIT_NAMES):
-        raise ConfigError("[split] must have exactly the keys train, val and test, each with a list of scene names")
+        found = f"has the keys {', '.join(value) or 'nothing'}" if isinstance(value, dict) else f"is {value!r}"
+        raise ConfigError(f"[split] {found}; it must have train, val and test, each with a list of scene names")
     for name, scenes in value.items():
         if not _is_names(scenes):
-            raise ConfigError(f"[split] {name} must be a list of scene names")
+            raise ConfigError(f"[split] {name} is {scenes!r}; it must be a list of scene names")
     return SceneSplit(**{name: tuple(scenes) for name, scenes in value.items()})
 
 

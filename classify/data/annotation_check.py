@@ -32,8 +32,8 @@ def check_annotations(config: ResNetStage2Config) -> None:
         check_scenes(known, config.split, name)
     texts = [tuple(text for label in one.labels for text in _as_json(label)) for one in config.classes]
     has_class = np.array([_find(data_path, scene, texts) for scene in known])  # (scenes, C)
-    has_pairs = [has_class[np.isin(known, config.split.scenes(name))].any() for name in SPLIT_NAMES]
-    if not (has_class.any(axis=0).all() and all(has_pairs)):
+    classes = {name: has_class[np.isin(known, config.split.scenes(name))].any(axis=0).sum() for name in SPLIT_NAMES}
+    if not (has_class.any(axis=0).all() and all(classes.values()) and classes["train"] > 1):
         check_planned(plan_units(data_path, Selection(config.frame_interval, "paired")), config)
 
 

@@ -59,6 +59,8 @@ def check_scenes(known: Sequence[str], split: SceneSplit, name: str) -> None:
         SplitError: none does; the message names a near match.
     """
     scenes = split.scenes(name)
+    if not scenes:
+        raise SplitError(f"the {name} split is empty; list some of {_list_some(known)} as {name} under [split]")
     if not set(scenes) & set(known):
         near = _near_scene(scenes, known, split)
         raise SplitError(
@@ -135,11 +137,11 @@ def _count_matches(labels: tuple[str, ...], classes: tuple[PairClass, ...]) -> i
 def _near_scene(missing: Sequence[str], known: Sequence[str], split: SceneSplit) -> str:
     """ "; did you mean ...?" for the first missing scene whose name is near that of a scene in no split, else ""."""
     listed = {scene for name in SPLIT_NAMES for scene in split.scenes(name)}
-    unlisted = [scene for scene in known if scene not in listed]
+    unlisted = {scene.lower(): scene for scene in known if scene not in listed}
     for scene in missing:
-        near = get_close_matches(scene, unlisted, n=1, cutoff=0.8)
+        near = get_close_matches(scene.lower().removesuffix(".json"), unlisted, n=1, cutoff=0.8)
         if near:
-            return f"; for {scene!r}, did you mean {near[0]!r}?"
+            return f"; for {scene!r}, did you mean {unlisted[near[0]]!r}?"
     return ""
 
 

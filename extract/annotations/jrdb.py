@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -48,7 +49,7 @@ class Scene:
     skipped: tuple[Skipped, ...]  # unusable annotations
     other_objects: int  # annotated objects other than pedestrians
     first_other: str  # the label_id of the first of them and its frame; "" if there is none
-    unannotated: int  # images without annotations
+    unannotated: list[str]  # images without annotations
 
 
 def scene_names(data_path: Path) -> list[str]:
@@ -144,33 +145,41 @@ def read_scene(data_path: Path, name: str, identities: ImageIdentities | None = 
         first_other=next(
             (f"{frame.first_other!r} in frame {frame.frame}" for frame in frames if frame.first_other), ""
         ),
-        unannotated=len(set(sizes) - set(labels)),
+        unannotated=sorted(set(sizes) - set(labels)),
     )
 
 
 def read_scenes(data_path: Path, names: tuple[str, ...] = (), identities: ImageIdentities | None = None) -> list[Scene]:
-    """Reads the named scenes (default: all) as `read_scene`, and logs how many images have no annotations.
+    """Reads the named scenes (default: all) as `read_scene`, and logs what is ignored.
 
     Raises:
         DataError: a scene does not exist, or its file cannot be read as annotations.
     """
-    known = set(scene_names(data_path))
-    missing = sorted(set(names) - known)
+    known = scene_names(data_path)
+    missing = sorted(set(names) - set(known))
     if missing:
-        raise DataError(f"{data_path} has no scene {missing[0]}; its scenes are {', '.join(sorted(known))}")
+        near = get_close_matches(missing[0], known, n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{data_path} has no scene {missing[0]!r}{suggestion}; its scenes are {', '.join(known)}")
     scenes = [read_scene(data_path, name, identities) for name in sorted(names or known)]
+    _log_ignored(data_path, scenes, known)
+    return scenes
+
+
+def _log_ignored(data_path: Path, scenes: list[Scene], known: list[str]) -> None:
     folder = data_path / IMAGES
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
-    unannotated = sum(scene.unannotated for scene in scenes)
     if unknown:
-        _log.warning(
-            "%d scenes have images but no annotations and are ignored: %s",
-            len(unknown),
-            ", ".join(map(printable, unknown)),
-        )
+        names = ", ".join(map(printable, unknown))
+        _log.warning("%d scenes have images but no annotations and are ignored: %s", len(unknown), names)
+    unannotated = [f"{scene.name}/{name}" for scene in scenes for name in scene.unannotated]
     if unannotated:
-        _log.info("%d images of annotated scenes have no annotations and are ignored", unannotated)
-    return scenes
+        counted = (len(unannotated), printable(unannotated[0]))
+        _log.info("%d images of annotated scenes have no annotations and are ignored; the first is %s", *counted)
+    for scene in scenes:
+        if scene.other_objects and not len(scene.tables.box):
+            values = (scene.name, scene.other_objects, scene.first_other)
+            _log.warning("Scene %s has no pedestrian:<number>; its %d other objects are ignored: %s, ...", *values)
 
 
 def frame_name(key: str) -> str:

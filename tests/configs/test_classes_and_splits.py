@@ -1,5 +1,7 @@
 """Labels map to classes in the order of the classes; a split that shares a scene is refused."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,3 +83,25 @@ def test_h5_repeated_labels_and_scenes_are_found_in_linear_time() -> None:
         check_classes((PairClass("a", (*names, "7")),))
     with pytest.raises(SplitError, match="lists 7 twice"):
         SceneSplit((*names, "7"), ("v",), ("t",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"classes": {"Walk": "walking together"}},
+            r"\[classes\] 'Walk' is 'walking together'; it must be a list of lab",
+        ),
+        ({"classes": {"Sit": ["a"], "Walk": [3]}}, r"\[classes\] 'Walk' is \[3\]; it must be a list"),
+        ({"classes": ["walking together"]}, r"classes is \['walking together'\]; it must be a table"),
+        (
+            {"split": {"train": [], "valid": [], "test": []}},
+            "has the keys train, valid, test; it must have train, val and",
+        ),
+        ({"split": {"train": "a", "val": [], "test": []}}, r"\[split\] train is 'a'; it must be a list of scene names"),
+        ({"split": "guide"}, r"\[split\] is 'guide'; it must have train, val and test"),
+    ],
+)
+def test_what_was_found_in_place_of_classes_or_scenes_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ResNetStage2Config.from_dict(settings)

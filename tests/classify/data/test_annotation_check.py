@@ -70,6 +70,11 @@ def test_r9_a_split_without_a_labelled_pair_is_refused_before_weights_are_loaded
     assert "the test split has no pair of a configured class" in refusal(config_for(data))
 
 
+def test_r9_a_train_split_of_one_class_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+    data = write_data(tmp_path, dict.fromkeys("ab", LABELS[:1]) | dict.fromkeys("cd", LABELS[:2]))
+    assert "the train split has pairs of class 'Walking Together' only" in refusal(config_for(data))
+
+
 @pytest.mark.parametrize("interval", [1, 2])
 def test_r9_what_only_the_frame_interval_loses_is_refused_before_the_extraction(tmp_path: Path, interval: int) -> None:
     data = write_data(tmp_path, dict.fromkeys(SCENES, LABELS[:2]))  # each second frame has the second label

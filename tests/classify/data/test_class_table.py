@@ -173,6 +173,11 @@ def test_r9_a_misspelt_scene_is_named_with_its_near_match() -> None:
     config = small_config(split=SceneSplit(("cafe-2019_O",), ("c",), ("d",)))
     with pytest.raises(SplitError, match="for 'cafe-2019_O', did you mean 'cafe-2019_0'"):
         select_split(tables, config, "train")
+    for written in ("CAFE-2019_0", "cafe-2019_0.json"):
+        with pytest.raises(SplitError, match=f"for '{written}', did you mean 'cafe-2019_0'"):
+            select_split(tables, small_config(split=SceneSplit((written,), ("c",), ("d",))), "train")
+    with pytest.raises(SplitError, match="the val split is empty; list some of cafe-2019_0, b, c, d as val"):
+        select_split(tables, small_config(split=SceneSplit(("b",), (), ("d",))), "val")
     listed = small_config(split=SceneSplit(("cafe-2019_O",), ("c",), ("d", "cafe-2019_0")))
     with pytest.raises(SplitError) as error:  # the near scene is in another split already
         select_split(tables, listed, "train")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from configs.errors import DataError
 from extract.annotations.jrdb import (
-    IMAGES,
     LABELS,
     frame_name,
     image_path,
@@ -72,7 +71,7 @@ def test_tables_of_a_scene(tmp_path: Path) -> None:
     }
     assert tables.pair_frame.tolist() == [0, 0, 0]
     assert scene.image_bytes.tolist() == [image.stat().st_size, -1, -1]
-    assert scene.unannotated == 1
+    assert len(scene.unannotated) == 1
 
 
 def test_an_empty_scene_and_empty_frames(tmp_path: Path) -> None:
@@ -255,24 +254,6 @@ def test_planned_is_stored_plus_skipped(
     if interval == 1 and persons == "all":
         people = sum(len(items) for items in frames.values() if isinstance(items, list))
         assert planned["person"] == people
-
-
-def test_images_without_annotations_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_folder(tmp_path, frames=1)
-    write_image(tmp_path, "cafe", "000009.jpg")
-    write_image(tmp_path, "attic", "000000.jpg")
-    (tmp_path / IMAGES / "cafe" / "notes.txt").write_text("x")
-    with caplog.at_level("INFO", "stage2"):
-        scenes = read_scenes(tmp_path)
-    assert [scene.unannotated for scene in scenes] == [1, 0]
-    assert "attic" in caplog.text
-    assert "1 images" in caplog.text
-
-
-def test_only_the_named_scenes_are_read(tmp_path: Path) -> None:
-    write_folder(tmp_path, ("attic", "cafe", "hall"), frames=1)
-    (tmp_path / LABELS / "attic.json").write_text("damaged")
-    assert [scene.name for scene in read_scenes(tmp_path, ("hall", "cafe"))] == ["cafe", "hall"]
 
 
 @pytest.mark.timeout(20)
