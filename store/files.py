@@ -20,7 +20,7 @@ from configs.errors import LockedError, StorageError
 
 Bytes = bytes | bytearray | memoryview
 TEMPORARY = ".tmp"  # ends the names of temporary files
-_TEMPORARY_NAME = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
 
 
 def publish(path: Path, data: Bytes, tmp: Path | None = None) -> None:
@@ -88,12 +88,14 @@ def _shortened(name: str) -> str:
     return name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
 
 
-def remove_temporary_files(path: Path) -> None:
-    """Removes what killed processes have left of writing `path`. The caller must hold the lock of the folder."""
-    pattern = re.compile(rf"\.{re.escape(_shortened(path.name))}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
-    for file in path.parent.iterdir():
-        if pattern.fullmatch(file.name):
-            file.unlink(missing_ok=True)
+def remove_temporary_files(*paths: Path) -> None:
+    """Removes what killed processes have left of writing `paths`. The caller must hold the locks of their folders."""
+    starts = {(path.parent, _shortened(path.name)) for path in paths}
+    for folder in {path.parent for path in paths}:
+        for file in folder.iterdir():
+            match = _TEMPORARY_NAME.fullmatch(file.name)
+            if match and (folder, match[1]) in starts:
+                file.unlink(missing_ok=True)
 
 
 def remove_all_temporary_files(folder: Path) -> None:

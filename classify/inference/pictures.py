@@ -18,7 +18,7 @@ from configs.errors import ConfigError
 from extract.annotations.jrdb import IMAGES, image_path
 from extract.images.read import read_frame
 from extract.units.plan import PlannedUnit
-from store.files import exclusive_folder_lock, make_folder, publish
+from store.files import exclusive_folder_lock, make_folder, publish, remove_temporary_files, translate_os_errors
 from store.outputs import claim_file, claim_folder
 
 _QUALITY = 90  # of JPEG
@@ -30,6 +30,8 @@ def open_pictures(
     folder: Path, units: Iterable[PlannedUnit], out: Path, *, overwrite: bool, inputs: Iterable[Path]
 ) -> Iterator[None]:
     """Checks that the pictures of `units` may be written into `folder`, and locks it while the block runs.
+
+    Removes what killed jobs have left of writing these pictures.
 
     Args:
         out: the file of predictions, which has to be another one.
@@ -44,7 +46,8 @@ def open_pictures(
     inputs = tuple(inputs)
     claim_folder(folder, overwrite=overwrite, inputs=inputs)
     target = out.resolve()
-    for scene, pictures in _pictures_by_scene(folder, units).items():
+    pictures_of = _pictures_by_scene(folder, units)
+    for scene, pictures in pictures_of.items():
         claim_folder(scene, inputs=inputs)  # it may be a link into the data
         if scene.resolve().is_relative_to(target):
             raise ConfigError(f"--out {out} is in the place of a folder of pictures, {scene}; name another file")
@@ -54,6 +57,10 @@ def open_pictures(
             claim_file(picture, overwrite=True)
     make_folder(folder)
     with exclusive_folder_lock(folder):
+        with translate_os_errors(folder):
+            for scene, pictures in pictures_of.items():
+                if scene.is_dir():
+                    remove_temporary_files(*pictures)
         yield
 
 

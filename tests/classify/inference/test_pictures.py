@@ -111,6 +111,18 @@ def test_p3_pictures_are_drawn_once_when_the_predictions_are_written_twice(
     assert (tmp_path / "out.json").read_bytes() == (tmp_path / "again.json").read_bytes()
 
 
+def test_what_a_killed_job_leaves_of_a_picture_is_removed_by_the_next(tmp_path: Path, run: Path, data: Path) -> None:
+    folder = tmp_path / "pictures" / SCENE
+    folder.mkdir(parents=True)
+    (folder / f".000000.jpg.{'0123456789abcdef'}.tmp").write_bytes(b"part")
+    others = (f".notes.txt.{'0123456789abcdef'}.tmp", ".000000.jpg.tmp", "mine.jpg")
+    for name in others:
+        (folder / name).touch()
+    draw(run, data, tmp_path, overwrite=True)
+    pictures = {f"{index:06d}.jpg" for index in range(3)}
+    assert {path.name for path in folder.iterdir()} == {*pictures, *others}
+
+
 def test_two_jobs_do_not_draw_into_one_folder(tmp_path: Path, run: Path, data: Path) -> None:
     (tmp_path / "pictures").mkdir()
     with exclusive_folder_lock(tmp_path / "pictures"), pytest.raises(LockedError, match="pictures"):
