@@ -154,3 +154,15 @@ def test_missing_weights_or_data_create_no_store(tmp_path: Path, loaded: LoadedB
     with pytest.raises(WeightsError):
         load_backbone("resnet18", str(tmp_path / "none.pth"))
     assert not (tmp_path / "a.store").exists()
+
+
+@pytest.mark.parametrize("outside", [1, 2])
+def test_a_pair_of_which_either_person_is_outside_the_image_is_skipped(
+    tmp_path: Path, loaded: LoadedBackbone, outside: int
+) -> None:
+    boxes = {number: (5, 500 if number == outside else 5, 9, 9) for number in (1, 2)}
+    write_scene(tmp_path / "data", "cafe", {"1.jpg": [person(1, boxes[1], {2: ["conversation"]}), person(2, boxes[2])]})
+    extract_store(loaded, tmp_path / "data", tmp_path / "a.store", max_skipped=1.0)
+    info = store_info(tmp_path / "a.store")
+    assert info["skipped"] == {"box_outside": 1, "partner_skipped": 1}
+    assert info["stored"] == {"frames": 1, "persons": 1, "pairs": 0}

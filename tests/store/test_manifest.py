@@ -80,6 +80,15 @@ def test_a_hostile_manifest_is_read_or_refused(
             str(error).encode()
 
 
+def test_a_complete_store_names_the_shard_of_each_unit(tmp_path: Path, complete_files: dict[str, bytes]) -> None:
+    values = json.loads(complete_files["STORE.json"])
+    values["units"][0]["shard"] = ""
+    values["checksum"] = digest({key: item for key, item in values.items() if key != "checksum"})
+    (tmp_path / "STORE.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+    with pytest.raises(IntegrityError, match="shard name ''"):
+        read_manifest(tmp_path)
+
+
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(tmp_path: Path, junk: bytes) -> None:
     for data in (junk, b'{"format": 1, ' + junk, b"[" * 100_000):

@@ -65,8 +65,11 @@ def test_r9_a_misspelt_scene_is_refused_before_weights_are_loaded(tmp_path: Path
     assert "for 'scene-D', did you mean 'scene-d'" in refusal(ResNetStage2Config.from_dict(settings))
 
 
-def test_r9_a_split_without_a_labelled_pair_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
-    data = write_data(tmp_path, dict.fromkeys(SCENES, LABELS[:2]) | {"d": ("conversation",)})
+@pytest.mark.parametrize("others", [(), ("0",), ("z", "zz")])  # scenes in no split, which have all labels
+def test_r9_a_split_without_a_labelled_pair_is_refused_before_weights_are_loaded(
+    tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    data = write_data(tmp_path, dict.fromkeys((*SCENES, *others), LABELS[:2]) | {"d": ("conversation",)})
     assert "the test split has no pair of a configured class" in refusal(config_for(data))
 
 

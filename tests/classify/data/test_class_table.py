@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings
+from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings, log_class_table
 from classify.data.selection import select_split, select_splits
 from classify.report.html import write_report
 from classify.report.log import console
@@ -166,6 +166,17 @@ def test_r9_table_and_warnings_are_in_log_results_and_report(tmp_path: Path) -> 
     page = write_report(run.folder, tmp_path / "report.html").read_text()
     assert page.count('<p class="warning">') == 3
     assert f'<tr><td>Standing Together</td><td class="n">{table["Standing Together"]["train"]}</td>' in page
+
+
+def test_the_columns_of_the_logged_table_line_up(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "stage2"):
+        log_class_table({"A": ClassRow(1, 20, 300, 4), "A very long name\nof a class": ClassRow(1234, 5, 6, 7)})
+    head, *rows = caplog.messages
+    for index, name in enumerate(("train", "val", "test")):
+        end = head.index(f" {name}") + 1 + len(name)
+        assert [row[:end].split()[-1] for row in rows] == [("1", "20", "300")[index], ("1,234", "5", "6")[index]]
+        assert all(row[end] == " " for row in rows)
+    assert {row.rindex(" ") + 1 for row in rows} == {head.index("given to")}
 
 
 def test_r9_a_misspelt_scene_is_named_with_its_near_match() -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from classify.data.inputs import check_scene_copies
+from classify.data.inputs import check_scene_copies, find_or_extract
 from configs.errors import SplitError
+from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import JRDB_SPLIT, SceneSplit
+from configs.train_options import TrainOptions
 from extract.annotations.jrdb import IMAGES, LABELS
+from extract.backbones.weights import load_backbone
 from store.format.manifest import SceneDigest
 from tests.jobs import run_cli
 from tests.jrdb_folder import write_folder
@@ -73,6 +76,12 @@ def test_a_store_of_different_data_is_refused_if_the_data_is_present(
     (data / IMAGES).rename(tmp_path / "elsewhere")
     assert run_cli(*arguments, "--checkpoint_dir", str(tmp_path / "run")) == 0
     assert f"No data under {data}" in capsys.readouterr().out
+
+
+def test_a_store_that_was_not_extracted_took_no_time() -> None:
+    config = ResNetStage2Config(data_path="nowhere", freeze_backbone=True, crop_size=32, weights="random", device="cpu")
+    loaded = load_backbone("resnet18", "random")
+    assert find_or_extract(config, TrainOptions(store="a.store"), loaded) == (Path("a.store"), 0.0)
 
 
 def test_a_store_of_crops_is_not_a_feature_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

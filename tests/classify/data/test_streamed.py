@@ -21,6 +21,7 @@ from configs.train_options import TrainOptions
 from extract.backbones.weights import load_backbone
 from extract.job import extract_with
 from extract.units.plan import UnitSize
+from store.open import read_complete_manifest
 from store.reader import StoredFeatures, load_store, open_stored_features
 from store.tables import Features
 from tests.factories import small_config
@@ -127,6 +128,15 @@ def test_features_that_fit_are_loaded_into_memory(path: Path) -> None:
     assert isinstance(open_features(path, CPU, 0.0), Features)
     assert isinstance(open_features(path, CPU, 1e-6), StoredFeatures)
     assert StreamedFeatures.within(open_stored_features(path), CPU, 1.0).window == 1
+
+
+def test_0_gib_are_half_of_the_physical_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(unit.bytes for unit in read_complete_manifest(path).units)
+    for pages, kind in ((2 * size, Features), (2 * size - 1, StoredFeatures)):
+        monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": pages}.__getitem__)
+        features = open_features(path, CPU, 0.0)
+        monkeypatch.undo()
+        assert isinstance(features, kind)
 
 
 def test_a_shard_damaged_between_epochs_raises(path: Path, tmp_path: Path) -> None:

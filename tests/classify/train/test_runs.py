@@ -119,8 +119,10 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
         return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, IDENTITY, resume=resume)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
-    with interrupt_after_saves(2), pytest.raises(KeyboardInterrupt):
+    with interrupt_after_saves(2), pytest.raises(KeyboardInterrupt) as stop:
         start(tmp_path / "cut")
+    (advice,) = stop.value.__notes__
+    assert advice.startswith("after epoch 2; run again with ") and str(tmp_path / "cut") in advice
     resumed = start(tmp_path / "cut", resume=True)
     assert read_history(resumed.folder) == read_history(whole.folder)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]
