@@ -81,8 +81,7 @@ def annotation_files(folder: Path) -> list[Path]:
 @cache  # a command lists the scenes several times
 def _warn_of_ignored(folder: Path, names: tuple[str, ...]) -> None:
     _log.warning(
-        "%d files in %s are ignored, because a scene's annotations are in <scene>.json, without a dot in front: %s",
-        len(names),
+        "Ignored in %s, because a scene's annotations are in <scene>.json, without a dot in front: %s",
         folder,
         ", ".join(map(printable, names)),
     )

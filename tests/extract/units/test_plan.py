@@ -56,7 +56,7 @@ def test_r20_hidden_annotation_files_are_named_once(tmp_path: Path, caplog: pyte
     for _ in range(2):
         assert scene_names(tmp_path) == ["cafe"]
     (record,) = caplog.records
-    assert record.getMessage().startswith("3 files in ")
+    assert record.getMessage().startswith("Ignored in ")
     assert record.getMessage().endswith("in front: ._cafe.json, .hall.json, yard.JSON")
 
 
