@@ -1,6 +1,8 @@
 """`predict` counts what it skips as extraction does: planned = used + skipped, the limit, and exit code 3."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,31 @@ def test_r5_the_job_stops_at_the_limit(run: Path, data: Path, damage: Any) -> No
         predict(run, data, data.parent / "out.json", PredictOptions(device="cpu", max_skipped=0.1))
     assert not (data.parent / "out.json").exists()
     predict(run, data, data.parent / "out.json", PredictOptions(device="cpu", max_skipped=0.2))
+
+
+def test_r5_missing_images_stop_the_job_before_anything_is_drawn(run: Path, data: Path) -> None:
+    for path in (data / IMAGES / "hall").iterdir():  # the last scene
+        path.unlink()
+    options = PredictOptions(device="cpu", draw=data.parent / "pictures")
+    with pytest.raises(TooManySkippedError, match="5 of 10 planned frames"):
+        predict(run, data, data.parent / "out.json", options)
+    assert not (data.parent / "pictures").exists()
+
+
+def test_r5_items_are_counted_once_when_the_file_is_written_twice(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, failed = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        if not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    assert predicted(run, data)["planned"] == {"frames": 10, "persons": 30, "pairs": 20}
+    assert failed
 
 
 def exit_code(run: Path, data: Path, *options: str) -> int:
