@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ Predictor = Callable[[ClassifierInputs], Tensor]  # -> probabilities (B, C)
 
 def check_packages(kind: str) -> None:
     """Raises ConfigError, which says what to install, if a package that the format needs is missing."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would send data about models from its import on
     for package in _PACKAGES[kind]:
         try:
             import_module(package)

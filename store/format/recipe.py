@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from configs.errors import IntegrityError, MismatchError
-from configs.panorama import AUTO, YES
+from configs.panorama import AUTO, PANORAMA, YES
 
 FORMAT = 2  # of shards and STORE.json; every change to either increases it and must say how old stores are read
 FIRST_FORMAT = 1  # images were identified by name and size, and every image was taken for a panorama
 READABLE = (FIRST_FORMAT, FORMAT)
 CROPS = "crops"  # the backbone name of a store that holds the crops' pixels
 PIXEL_DTYPE = "uint8"
+_CHOICES = {"dtype": ("float16", "float32", PIXEL_DTYPE), "views": (1, 2), "panorama": PANORAMA}
+_POSITIVE = ("visual_dim", "crop_size")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Recipe:
         """The recipe in a dict that was read from JSON.
 
         Raises:
-            IntegrityError: a field is missing, unknown or has the wrong type; the message names it.
+            IntegrityError: a field is missing, unknown, of the wrong type or out of range; the message names it.
         """
         if not isinstance(values, dict):
             raise IntegrityError("the recipe is not a table of fields; the store is damaged")
@@ -60,12 +62,17 @@ class Recipe:
             values = {"panorama": YES} | values
         for item in fields(cls):
             value = values.get(item.name)
-            if type(value) is not item.type:
+            if type(value) is not item.type or not _is_possible(item.name, value):
                 raise IntegrityError(f"the recipe's field {item.name} is {value!r}; the store is damaged")
         if len(values) != len(fields(cls)):
             unknown = sorted(set(values) - {item.name for item in fields(cls)})
             raise IntegrityError(f"the recipe has an unknown field {unknown[0]!r}; a newer version made the store")
         return cls(**values)
+
+
+def _is_possible(name: str, value: Any) -> bool:
+    """Whether a recipe's field can have this value, which has the right type."""
+    return value in _CHOICES.get(name, (value,)) and (name not in _POSITIVE or value > 0)
 
 
 AnyRecipe = Recipe | Mapping[str, Any]  # a recipe, or the dict of `Recipe.identity` that a checkpoint contains

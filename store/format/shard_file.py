@@ -7,6 +7,7 @@ the process. Its datasets are contiguous, so the arrays of a loaded shard are vi
 import hashlib
 import io
 import json
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ DATASETS = {name: (COLUMNS[name].kinds, 2 if COLUMNS[name].width else 1) for nam
     "skipped": _TEXT,
 }
 _OPTIONAL = {"visual_flipped"}
+# No file can have this name: HDF5 opens and reads an existing file of the name also where it makes a file in memory.
+_IN_MEMORY = f"{os.devnull}/shard"
 LIBVER = ("v110", "v110")  # this HDF5 version and later add checksums to the file's metadata
 # the errors that parsing damaged bytes can raise
 PARSE_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
@@ -42,7 +45,7 @@ PARSE_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, Attribut
 def shard_image(shard: Shard) -> bytes:
     """The bytes of `shard` as an HDF5 file. Equal rows give equal bytes."""
     block = max(2**16, sum(array.nbytes for array in _datasets(shard).values()))  # so that HDF5 allocates only once
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=LIBVER, block_size=block) as file:
+    with h5py.File(_IN_MEMORY, "w", driver="core", backing_store=False, libver=LIBVER, block_size=block) as file:
         write_datasets(file, shard)
         file.flush()
         return bytes(file.id.get_file_image())

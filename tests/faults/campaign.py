@@ -1,6 +1,7 @@
 """Fault injection: `python -m tests.faults.campaign [--full] [--only PART] [--json FILE]` (docs/reliability.md).
 
-Ends with exit code 1 if a store broke a guarantee, or if the negative control did not.
+Parts whose names begin with "command" run whole commands; they take hours in full, and --command, --count and --seed
+run a share of them. Ends with exit code 1 if a guarantee was broken, or if the negative control broke none.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.build import build_library
+from tests.faults.commands.campaign import COMMAND_PARTS, Amount, run_part
 from tests.faults.concurrency import read_during_writes, try_second_writer
 from tests.faults.damage import damage_checkpoint, damage_stores
 from tests.faults.injection import (
@@ -24,13 +26,15 @@ from tests.faults.injection import (
 )
 from tests.faults.trial import ForkServer
 
-PARTS = ("kills", "random", "errors", "full_disk", "control", "together", "damage")
+STORE_PARTS = ("kills", "random", "errors", "full_disk", "control", "together", "damage")
+PARTS = (*STORE_PARTS, *COMMAND_PARTS)
 
 
-def run_campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, Any]:
+def run_campaign(folder: Path, parts: tuple[str, ...], amount: Amount) -> dict[str, Any]:
     """Runs the parts; returns the results of each by its name."""
     library = build_library(folder)
     assert library is not None, "the campaign needs a C compiler (cc)"
+    full = amount.full
     server = ForkServer(library)
     trial = make_trial(server, folder, 80 if full else 4)
     small = make_trial(server, folder, 8 if full else 3)
@@ -49,7 +53,8 @@ def run_campaign(folder: Path, parts: tuple[str, ...], full: bool) -> dict[str, 
     results = {}
     for part in parts:
         start = time.monotonic()
-        results[part] = runs[part]() | {"seconds": 0.0}
+        result = runs[part]() if part in runs else run_part(part, folder, library, amount)
+        results[part] = result | {"seconds": 0.0}
         results[part]["seconds"] = round(time.monotonic() - start, 1)
         print(part, json.dumps(results[part]), file=sys.stderr)  # kept if a later part crashes
     server.close()
@@ -66,19 +71,25 @@ def failures_of(part: str, result: dict[str, Any]) -> list[str]:
         return failures + (["a second writer opened the store"] if writers["refused"] != writers["attempts"] else [])
     if part == "damage":
         return [f"{kind}: {name} was missed" for kind in result if kind != "seconds" for name in result[kind]["missed"]]
+    if part in COMMAND_PARTS:
+        return list(result["broken"])
     return list(result["broken"]) + ([f"{result['signals']} signals"] if result["signals"] else [])
 
 
 def main() -> None:
     """Runs the chosen parts and prints their results; ends with exit code 1 on a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="the numbers of docs/reliability.md (13 minutes)")
+    parser.add_argument("--full", action="store_true", help="every call and all random moments")
     parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; can be repeated")
+    parser.add_argument("--command", default=[], action="append", help="run this command only; can be repeated")
+    parser.add_argument("--count", type=int, default=0, help="trials of each kind and command")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments of commands")
     parser.add_argument("--folder", type=Path, help="folder for the stores (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file to write the results to")
     arguments = parser.parse_args()
+    amount = Amount(arguments.full, tuple(arguments.command), arguments.count, arguments.seed)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        results = run_campaign(Path(folder), tuple(arguments.only or PARTS), arguments.full)
+        results = run_campaign(Path(folder).resolve(), tuple(arguments.only or PARTS), amount)
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.json:

@@ -115,4 +115,5 @@ def test_failures_of_bad_results() -> None:
     assert failures_of("control", {"broken": []})
     assert failures_of("together", {"readers": {"wrong": 1, "loads": 1}, "writers": {"refused": 0, "attempts": 1}})
     assert failures_of("damage", {"shard": {"missed": ["bit 0"]}, "seconds": 1})
-    assert len(PARTS) == 7
+    assert failures_of("command_kills", {"broken": ["x"], "train": {}})
+    assert len(PARTS) == 12

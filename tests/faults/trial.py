@@ -15,9 +15,9 @@ import numpy as np
 from tests.faults.workload import FRAMES, PEOPLE, shard_of
 
 ROOT = Path(__file__).parent.parent.parent
-WRITE, FSYNC, RENAME, CREATE, UNLINK, MKDIR = (1 << bit for bit in range(6))  # kinds of calls, as in inject.c
+WRITE, FSYNC, RENAME, CREATE, UNLINK, MKDIR, CHANGE = (1 << bit for bit in range(7))  # kinds of calls, as in inject.c
 WRITING = WRITE | FSYNC | RENAME
-ALL = 63
+ALL = 127
 NONE, KILL_BEFORE, KILL_AFTER, TORN, ERROR, SHORT, FULL = range(7)  # kinds of faults, as in inject.c
 ALWAYS = 10**9
 KILLED, STORAGE_ERROR = -9, 74  # exit statuses
@@ -53,22 +53,27 @@ class Outcome:
 
 
 class ForkServer:
-    """Starts `tests.faults.fork_server` and sends it one job at a time."""
+    """Starts a fork server with the library of faults preloaded, and sends it one job at a time."""
 
-    def __init__(self, library: Path) -> None:
-        environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    def __init__(self, library: Path, module: str = "tests.faults.fork_server", **environment: str) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": str(ROOT)} | threads | environment
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.fork_server"],
+            [sys.executable, "-m", module],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, path: Path, units: int, fault: Fault | None = None, work: str = "store", **more: Any) -> Outcome:
-        """Fills `path` with `units` units, injecting `fault` into the calls on files under it."""
+    def ask(self, job: dict[str, Any], fault: Fault | None = None) -> dict[str, Any]:
+        """Sends a job, with `fault` injected into the calls on files under its `root`; returns the answer."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        job = {"work": work, "path": str(path), "root": str(path), "units": units} | more
         self._process.stdin.write(json.dumps(job | ({"fault": fault.values()} if fault else {})) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def run(self, path: Path, units: int, fault: Fault | None = None, work: str = "store", **more: Any) -> Outcome:
+        """Fills `path` with `units` units, injecting `fault` into the calls on files under it."""
+        answer = self.ask({"work": work, "path": str(path), "root": str(path), "units": units} | more, fault)
         outcome = Outcome(answer["status"])
         for line in answer["lines"]:
             word, _, rest = line.partition(" ")

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from configs.errors import MismatchError
-from store.format.recipe import check_recipe, digest, recipe_differences
+from configs.errors import IntegrityError, MismatchError
+from store.format.recipe import Recipe, check_recipe, digest, recipe_differences
 from tests.stores import RECIPE
 
 
@@ -33,6 +33,13 @@ def test_a_heads_identity_has_exactly_the_fields_that_change_features() -> None:
         *("padding", "box_rule", "interpolation", "normalisation"),
     } | set(RECIPE.identity()) & {"panorama"}
     assert RECIPE.identity()["crop_size"] == RECIPE.crop_size
+
+
+@pytest.mark.parametrize(("field", "value"), [("dtype", ""), ("dtype", "O"), ("views", 10**9), ("visual_dim", -1)])
+def test_a_recipe_read_from_a_file_has_possible_values(field: str, value: object) -> None:
+    assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
+    with pytest.raises(IntegrityError, match=f"field {field} is"):
+        Recipe.from_dict(RECIPE.to_dict() | {field: value})
 
 
 def test_a_digest_is_the_sha256_of_canonical_json() -> None:
