@@ -18,7 +18,7 @@ from configs.extraction_config import ExtractionConfig
 from configs.printable import printable_lines
 from configs.process.failures import Failure, failure_of, sigterm_interrupts
 from configs.process.streams import check_address_space, run_and_exit
-from configs.ranks import rank
+from configs.ranks import rank, world_size
 from configs.settings import from_options
 from configs.train_options import TrainOptions
 
@@ -54,46 +54,49 @@ def extract(as_json: bool, **settings: Any) -> int:
 @stage2.command()
 @options.train
 @click.pass_context
-def train(context: click.Context, /, **_: Any) -> None:
+def train(context: click.Context, /, **_: Any) -> int:
     """Train end to end, or with --freeze_backbone only the head, on cached features."""
-    _train(context, {})
+    return _train(context, {})
 
 
 @stage2.command()
 @options.finetune
 @click.pass_context
-def finetune(context: click.Context, /, start: str, **_: Any) -> None:
+def finetune(context: click.Context, /, start: str, **_: Any) -> int:
     """Train backbone and head end to end; --from starts from a finished run."""
     from classify.pipeline import start_settings
 
-    _train(context, start_settings(Path(start)) if start else {})
+    return _train(context, start_settings(Path(start)) if start else {})
 
 
 @stage2.command()
 @options.preset
 @options.train
 @click.pass_context
-def run(context: click.Context, /, preset: str | None, **_: Any) -> None:
+def run(context: click.Context, /, preset: str | None, **_: Any) -> int:
     """Train with a preset, or choose one from a list. Options override the preset's settings."""
-    _train(context, presets.preset(preset or options.choose_preset(context.params["as_json"])).settings)
+    return _train(context, presets.preset(preset or options.choose_preset(context.params["as_json"])).settings)
 
 
-def _train(context: click.Context, settings: dict[str, Any]) -> None:
+def _train(context: click.Context, settings: dict[str, Any]) -> int:
     config, training = options.run_config(context, settings), from_options(TrainOptions, context.params)
     from classify.pipeline import train as start
     from classify.report.log import console
+    from classify.report.results import finished_text
 
     with console(sys.stderr if context.params["as_json"] else sys.stdout):
         finished = start(config, training)
+    results = finished.results | {"run": str(finished.folder)}
     if rank() == 0:
-        results = finished.results | {"run": str(finished.folder)}
-        _print(results, context.params["as_json"], "Run folder: {run}".format_map)
+        _print(results, context.params["as_json"], finished_text)
+    # torchrun takes any other exit code than 0 for a crash and starts the training again
+    return EXIT_SKIPPED if results["data"]["damaged"] and world_size() == 1 else 0
 
 
 @stage2.command()
 @options.run_folder
 @options.evaluate
-def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> None:
+def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_json: bool, **given: Any) -> int:
     """Print the metrics of a finished run on a split of a store (--store) or of images (--data_path)."""
     if (store is None) == (data_path is None):
         raise click.UsageError("give either --store or --data_path")
@@ -101,11 +104,12 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
     from classify.inference.finished_run import evaluate_on_images, evaluate_on_store
 
     if store is not None:
-        metrics = evaluate_on_store(run_folder, store, given["split"], given["device"])
+        metrics = evaluate_on_store(run_folder, store, given["split"], given["device"], given["max_skipped"])
     else:
         assert data_path is not None
         metrics = evaluate_on_images(run_folder, data_path, **given)
     _print(metrics, as_json, metrics_text)
+    return EXIT_SKIPPED if metrics["data"]["damaged"] else 0
 
 
 @stage2.command()

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from classify.data.annotation_check import check_annotations
-from classify.data.inputs import check_scene_copies, find_or_extract, open_training_crops
+from classify.data.inputs import check_ledger, check_scene_copies, find_or_extract, open_training_crops
 from classify.data.streamed import open_features
 from classify.distributed import process_group
 from classify.inference.finished_run import check_backbone
 from classify.model.checkpoint import END_TO_END, load_checkpoint
 from classify.open_run import check_run_folder
 from classify.replacement import find_run
-from classify.run_folder import RunFolder
+from classify.run_folder import ROOT, RunFolder
 from classify.train.cached import train_cached
 from classify.train.end_to_end import train_end_to_end
 from classify.train.run import Run
@@ -28,7 +28,6 @@ from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbon
 from extract.device import pick_device
 from extract.recipe import feature_recipe
 from store.open import is_store, read_complete_manifest
-from store.reader import store_ledger
 
 _log = logging.getLogger("stage2")
 
@@ -105,14 +104,14 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
     check_scene_copies(config.split, manifest.scenes)
     features = open_features(path, pick_device(config.device), config.feature_memory)
     _log.info("Features: %s (%s people, %sD)", path, f"{len(features.tables.box):,}", manifest.recipe.visual_dim)
-    for line in store_ledger(path).lines():
-        _log.info("%s", line)
+    ledger = check_ledger(path, options)
 
     def train_heads(configs: list[ResNetStage2Config], parent: RunFolder | None = None) -> list[Run]:
         return train_cached(
             features,
             configs,
             manifest.recipe.identity(),
+            ledger=ledger,
             step=options.step,
             seconds_extract=seconds,
             overwrite=options.overwrite,
@@ -126,7 +125,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
 
 
 def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded: LoadedBackbone) -> Run:
-    tables, crops = open_training_crops(config, options)
+    data = open_training_crops(config, options, _image_caches(config, options))
     identity = feature_recipe(loaded, config.crop_size, "float32", 1, "float32").identity()
     start = load_checkpoint(find_run(Path(options.start)).best_model) if options.start else None
     if start is not None:
@@ -137,11 +136,13 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
         backbone.freeze_stages(config.freeze_blocks)
         backbone.checkpointing = config.checkpointing
         return train_end_to_end(
-            tables,
-            crops,
+            data.tables,
+            data.crops,
             backbone,
             config,
             identity,
+            ledger=data.ledger,
+            images=data.images,
             start=start,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -154,6 +155,14 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
     if options.seeds == 1:
         return train_one(config)
     return train_seeds(config, options.seeds, train_all, overwrite=options.overwrite, resume=options.resume)
+
+
+def _image_caches(config: ResNetStage2Config, options: TrainOptions, newest: int = 3) -> list[Path]:
+    """What earlier runs have saved about images: this run or its seeds, the run to start from, numbered runs."""
+    folders = [Path(folder) for folder in (config.checkpoint_dir, options.start) if folder] + [ROOT]
+    name = RunFolder(ROOT).images.name
+    files = [file for folder in folders for file in (folder / name, *folder.glob(f"*/{name}")) if file.is_file()]
+    return sorted(files, key=lambda file: file.stat().st_mtime)[-newest:]
 
 
 def _check_distributed(config: ResNetStage2Config) -> None:

@@ -77,10 +77,15 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def images(self) -> Path:
+        """Which images an end-to-end run has decoded without a fault; a cache, may be deleted."""
+        return self.path / ".images.json"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All files of a run except the report."""
         texts = (self.config, self.log, self.metrics, self.results, self.comparison_row)
-        return (self.best_model, self.last, *texts, self.confusion_matrix, self.curves)
+        return (self.best_model, self.last, *texts, self.confusion_matrix, self.curves, self.images)
 
     @property
     def marker(self) -> Path:

@@ -13,6 +13,7 @@ Stage2Error                 1
 └── StoreError              4   a store is damaged or does not fit
     ├── IntegrityError      4   bytes do not match their checksum
     ├── MismatchError       4   recipe or data differ; the message names the field
+    │   └── OtherDataError  4   a store was made from other data
     ├── IncompleteError     4   the extraction is not finished
     ├── AccessError        74   a file of a store may not be read; it may be intact
     └── LockedError        75   another job is writing this store
@@ -94,6 +95,15 @@ class IntegrityError(StoreError):
 
 class MismatchError(StoreError):
     """A store has another recipe or other data; the message names the differences."""
+
+
+class OtherDataError(MismatchError):
+    """A store was made from other data; `difference` says so without a remedy, which depends on the command."""
+
+    def __init__(self, difference: str, remedy: str = ""):
+        update = "give --update to compute only what is missing or has changed, or another --store"
+        super().__init__(f"{difference}; {remedy or update}")
+        self.difference = difference
 
 
 class IncompleteError(StoreError):

@@ -133,6 +133,7 @@ evaluate = stack(
     path_option("store", "Evaluate on this feature store."),
     path_option("data_path", "Evaluate on the images of this JRDB-format folder."),
     click.option("--split", type=click.Choice(SPLIT_NAMES), default="test", help="Split to evaluate on."),
+    options(TrainOptions, ("max_skipped",)),
     run_panorama,
     run_weights,
     device,

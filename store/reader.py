@@ -1,7 +1,7 @@
 """Reads finished stores: a summary from STORE.json alone, or the rows, with every byte checked."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,15 +143,21 @@ def store_info(path: Path) -> dict[str, Any]:
     }
 
 
-def store_ledger(path: Path) -> Ledger:
+def store_ledger(path: Path, scenes: Collection[str] | None = None) -> Ledger:
     """What the finished store at `path` planned, stored and skipped; examples are from skipped.jsonl, if it is there.
+
+    Args:
+        scenes: only these; None: all.
 
     Raises:
         StoreError, IncompleteError: there is no finished store at `path`.
     """
     store = open_complete_store(path)
     items = _read_skipped(store.paths.skipped) if isinstance(store, FolderStore) else ()
-    return Ledger.of_units(store.manifest.units, items)
+    if scenes is None:
+        return Ledger.of_units(store.manifest.units, items)
+    units = (unit for unit in store.manifest.units if unit.scene in scenes)
+    return Ledger.of_units(units, (item for item in items if item.scene in scenes))
 
 
 def _read_skipped(path: Path) -> Iterator[Skipped]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from configs.errors import IntegrityError, MismatchError, StoreError
+from configs.errors import IntegrityError, MismatchError, OtherDataError, StoreError
 from store.files import (
     fsync_folder,
     make_folder,
@@ -174,10 +174,7 @@ def check_matches_plan(
     check_recipe(path, recipe, plan.recipe, "use another --store")
     data = old.differences(plan)
     if data and not update:
-        raise MismatchError(
-            f"{path} differs from this extraction: {'; '.join(data)}; give --update to compute only what is missing or "
-            f"has changed, or another --store"
-        )
+        raise OtherDataError(f"{path} differs from this extraction: {'; '.join(data)}")
     missing = sorted(old.scenes.keys() - plan.scenes.keys())
     if missing and not remove_missing:
         raise MismatchError(

@@ -95,17 +95,20 @@ class FrameCrops:
         crop_size: int,
         read: Callable[[Path], Tensor] = read_frame,
         panorama: str = AUTO,
+        sha256: Sequence[str] | None = None,
     ) -> None:
         """Args:
         image_paths: (F,) the image of each frame.
         panorama: see `configs.panorama.edges_touch`.
         read: decodes an image to (3, H, W) uint8.
+        sha256: (F,) of the images, if known; otherwise they are read when they are asked for.
         """
         self._tables = tables
         self._paths = image_paths
         self._size = crop_size
         self._panorama = panorama
         self._read = read
+        self._sha256 = sha256
 
     def __call__(self, persons: PersonRows) -> Tensor:
         """See `PersonInputs`. Raises FrameError."""
@@ -124,7 +127,9 @@ class FrameCrops:
         return torch.cat(crops)
 
     def image_sha256(self, frames: Ints) -> list[str]:
-        """See `CropInputs`. Reads the images."""
+        """See `CropInputs`."""
+        if self._sha256 is not None:
+            return [str(self._sha256[frame]) for frame in frames.tolist()]
         return image_identities([self._paths[frame] for frame in frames.tolist()])
 
 

@@ -11,6 +11,7 @@ from classify.distributed import broadcast
 from classify.model.head import Stage2Model
 from classify.model.losses import Objective
 from configs.printable import printable
+from store.format.ledger import damage_text
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def evaluate(model: Stage2Model, source: Source, objective: Objective, split: st
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
-    """The result of `evaluate`, with `class_names`, as lines of text."""
+    """The result of `evaluate`, with `class_names` and the ledger `data`, as lines of text."""
     accuracies = ["absent" if value is None else f"{value:.4f}" for value in metrics["per_class_accuracy"]]
     names = map(printable, metrics["class_names"])
     classes = [f"  {name:<20} {value}" for name, value in zip(names, accuracies, strict=True)]
     present = f"over {metrics['classes_present']} of {len(classes)} classes"
     summary = f"accuracy {metrics['accuracy']:.4f}, MPCA {metrics['mpca']:.4f} ({present})"
-    return "\n".join([f"{metrics['split']}: {metrics['pairs']:,} pairs, {summary}", *classes])
+    lines = [f"{metrics['split']}: {metrics['pairs']:,} pairs, {summary}", *classes, damage_text(metrics["data"])]
+    return "\n".join(filter(None, lines))

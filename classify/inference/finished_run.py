@@ -15,33 +15,41 @@ from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
 from classify.replacement import find_run
-from configs.errors import WeightsError
+from configs.errors import MismatchError, WeightsError
 from configs.panorama import AUTO
 from extract.backbones.hog import Hog
 from extract.backbones.resnet import Backbone
 from extract.backbones.weights import WITHOUT_FILE, LoadedBackbone, load_backbone, state_sha256
-from extract.dataset import read_dataset
+from extract.dataset import image_cache, read_dataset
 from extract.device import pick_device
 from extract.recipe import feature_recipe
-from store.format.manifest import Selection
+from extract.units.skips import check_skip_limit
+from store.format.manifest import Manifest, Selection
 from store.format.recipe import check_recipe
 from store.open import read_complete_manifest
-from store.reader import StoredFeatures
+from store.reader import StoredFeatures, store_ledger
 from store.tables import Features, Tables
 
 
-def evaluate_on_store(run: Path, store: Path, split: str, device: str) -> dict[str, Any]:
+def evaluate_on_store(run: Path, store: Path, split: str, device: str, max_skipped: float = 0.01) -> dict[str, Any]:
     """Evaluates the run in folder `run` on a split of a feature store; see `classify.evaluate.metrics.evaluate`.
 
     Raises:
-        MismatchError: the store's features come from a different backbone. CheckpointError, StoreError, SplitError.
+        MismatchError: the store's features come from a different backbone, or it lacks frames of the run.
+        TooManySkippedError: the store has skipped more than `max_skipped` allows of the split's scenes.
+        CheckpointError, StoreError, SplitError.
     """
     checkpoint = load_checkpoint(find_run(run).best_model)
-    identity = read_complete_manifest(store).recipe.identity()
+    config, manifest = checkpoint.info.config, read_complete_manifest(store)
+    identity = manifest.recipe.identity()
+    check_backbone(checkpoint, identity)
+    check_frames(checkpoint, manifest, run, store)
+    ledger = store_ledger(store, config.split.scenes(split))
+    check_skip_limit(ledger, max_skipped)
     torch_device = pick_device(device)
     features = open_features(store, torch_device, checkpoint.info.config.feature_memory)
     metrics = evaluate_features(checkpoint, features, identity, split=split, device=torch_device)
-    return metrics | {"class_names": list(checkpoint.info.config.class_names)}
+    return metrics | {"class_names": list(config.class_names), "data": ledger.to_dict()}
 
 
 def evaluate_features(
@@ -87,8 +95,9 @@ def evaluate_on_images(
     """
     checkpoint = load_checkpoint(find_run(run).best_model)
     panorama = panorama or checkpoint.info.config.panorama
-    selection = Selection(checkpoint.info.config.frame_interval, "paired")
-    dataset = read_dataset(data_path, selection, max_skipped, panorama)
+    config, known = checkpoint.info.config, image_cache([find_run(run).images])
+    selection, scenes = Selection(config.frame_interval, "paired"), config.split.scenes(split)
+    dataset = read_dataset(data_path, selection, max_skipped, panorama, scenes=scenes, known=known)
     backbone = load_run_backbone(run, checkpoint, weights).backbone
     metrics = evaluate_crops(
         checkpoint,
@@ -99,7 +108,7 @@ def evaluate_on_images(
         device=pick_device(device),
         panorama=panorama,
     )
-    return metrics | {"class_names": list(checkpoint.info.config.class_names)}
+    return metrics | {"class_names": list(config.class_names), "data": dataset.ledger.to_dict()}
 
 
 def evaluate_crops(
@@ -135,6 +144,16 @@ def _evaluate(
     model = build_model(checkpoint, backbone).to(device)
     objective = Objective.from_config(checkpoint.info.config, checkpoint.info.class_weight, device)
     return evaluate(model, source, objective, split)
+
+
+def check_frames(checkpoint: Checkpoint, manifest: Manifest, run: Path, store: Path) -> None:
+    """Raises MismatchError unless the store has all frames of the run; the message names both frame intervals."""
+    interval = checkpoint.info.config.frame_interval
+    if not manifest.selection.covers(Selection(interval, "paired")):
+        raise MismatchError(
+            f"{store} has frame_interval {manifest.selection.frame_interval}, but {run} was trained with "
+            f"frame_interval {interval}: the store lacks frames of the run; give a store that has them, or --data_path"
+        )
 
 
 def check_backbone(checkpoint: Checkpoint, backbone: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from configs.printable import printable
 from configs.read_file import DOCUMENT_BYTES, read_file
 from configs.schema import Schema, check_document
 from store.files import publish
+from store.format.ledger import damage_text
 
 METRICS = {"accuracy": float, "mpca": float}
 # What reports and comparisons read from final_results.json; a run may write more.
@@ -37,6 +38,7 @@ RESULTS: Schema = {
     "versions": {str: str},
     "class_table?": {str: {"train": int, "val": int, "test": int, "to_earlier_class": int}},
     "warnings?": [str],
+    "data?": {"planned": {str: int}, "used": {str: int}, "skipped": {str: {str: int}}, "damaged": int},
 }
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")  # results depend on their versions
 
@@ -76,6 +78,12 @@ def build_results(
         "seconds": seconds,
         "versions": package_versions(),
     }
+
+
+def finished_text(results: dict[str, Any]) -> str:
+    """The last lines of a training command: the run folder, and what was skipped because of damage."""
+    lines = [f"Run folder: {results['run']}", damage_text(results["data"])]
+    return "\n".join(filter(None, lines))
 
 
 def read_results(run: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from classify.train.run import (
 )
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.device import pick_device
+from store.format.ledger import Ledger
 from store.reader import StoredFeatures
 from store.tables import Features, Tables
 
@@ -43,6 +44,7 @@ def train_cached(
     configs: Sequence[ResNetStage2Config],
     backbone: dict[str, Any],
     *,
+    ledger: Ledger | None = None,
     step: str = "fused",
     seconds_extract: float = 0.0,
     overwrite: bool = False,
@@ -58,16 +60,15 @@ def train_cached(
         features: a loaded store, or one that is streamed from the disk.
         configs: they differ in seed and checkpoint_dir only; checkpoint_dir "" creates a new folder.
         backbone: identity of the store's backbone, plain values; saved in the checkpoints.
+        ledger: of the store; None if nothing was skipped.
         step: "fused" takes one step of all heads at once by hand-written gradients (`HeadStep`); "autograd" trains
             the heads one after another with PyTorch's autograd and Adam (`AutogradStep`).
         seconds_extract: duration of the extraction, for the results.
-        overwrite: replace the run in `checkpoint_dir`.
-        resume: continue from last.pth in `checkpoint_dir` if there is one.
+        overwrite, resume: replace the run in `checkpoint_dir`, or continue it from its last.pth if there is one.
         parent: the open folder of all seeds, if `configs` are the seeds of one run.
 
     Raises:
-        SplitError: a part of the split is empty; raised before anything is written.
-        ConfigError: `checkpoint_dir` already holds a run.
+        SplitError: a part of the split is empty. ConfigError: `checkpoint_dir` already holds a run.
         DeviceError, StorageError, CheckpointError, Stage2Error: see `fit`.
     """
     config, tables = configs[0], features.tables
@@ -75,7 +76,7 @@ def train_cached(
     splits = select_data(tables, config)
     with ExitStack() as opened, report_out_of_memory(config.batch_size):
         folders = _open_folders(opened, configs, overwrite, resume, parent)
-        log_start(tables, splits, config)
+        ledger = log_start(tables, splits, config, ledger)
         visual = features_on_device(features, device, config.feature_memory)
         models = _build_models(configs, visual, tables, splits["train"], device)
 
@@ -87,7 +88,7 @@ def train_cached(
         train = _train_fused if step == "fused" else _train_by_autograd
         runs, train_seconds = train(models, infos, folders, data, resume)
         seconds = {"extract": seconds_extract, **data.seconds, "train": train_seconds}
-        return [finish(run, data, seconds) for run in runs]
+        return [finish(run, data, seconds, ledger) for run in runs]
 
 
 def _open_folders(

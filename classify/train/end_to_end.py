@@ -16,12 +16,15 @@ from classify.run_folder import RunFolder
 from classify.train.autograd_step import AutogradStep
 from classify.train.loop import TrainingRun
 from classify.train.out_of_memory import report_out_of_memory
-from classify.train.run import Run, finish, log_start, open_run, prepare_data, select_data, train_runs
+from classify.train.run import MakeSource, Run, finish, log_start, open_run, prepare_data, select_data, train_runs
 from configs.errors import CheckpointError, DataError
+from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import HEAD, names_with_role
 from extract.backbones.resnet import Backbone
 from extract.device import pick_device
+from extract.images.file_cache import FileCache
+from store.format.ledger import Ledger
 from store.tables import Tables
 
 # Fewer than for cached features: each crop has to be read and forwarded.
@@ -36,6 +39,8 @@ def train_end_to_end(
     config: ResNetStage2Config,
     identity: dict[str, Any],
     *,
+    ledger: Ledger | None = None,
+    images: FileCache | None = None,
     start: Checkpoint | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -45,32 +50,30 @@ def train_end_to_end(
 
     Args:
         tables, crops: with frame sizes and spatial features; the persons' crops, from images or from a store.
-        backbone: the initial weights; parameters without gradient stay unchanged.
-        identity: of the backbone's initial weights, plain values; saved in the checkpoints.
-        start: a finished run's best model, to start from its head (and its backbone if that was trained). It is
-            evaluated before the first step, which gives that run's best evaluation.
+        backbone, identity: the initial weights, and their identity in the checkpoints. Parameters may be frozen.
+        ledger, images: see `TrainingCrops`; without a ledger, nothing was skipped.
+        start: a finished run's best model, to start from its head, and its backbone if that was trained.
         overwrite, resume, parent: see `train_cached`.
 
     Raises:
-        CheckpointError: `start` does not fit the configuration.
-        DataError: a frame's size is not known. FrameError: an image cannot be read.
-        SplitError, ConfigError, DeviceError, StorageError, Stage2Error: see `train_cached`.
+        CheckpointError: `start` does not fit the configuration. DataError: a frame's size is not known, or an image
+            cannot be read. SplitError, ConfigError, DeviceError, StorageError, Stage2Error: see `train_cached`.
     """
     device = pick_device(config.device)
     splits = select_data(tables, config)
     _check_sizes(tables, splits)
     model = _build_model(backbone, config, start)
     with report_out_of_memory(config.batch_size) as trial, open_run(config, overwrite, resume, parent=parent) as folder:
-        log_start(tables, splits, config)
+        ledger = log_start(tables, splits, config, ledger)
+        _save_images(images, folder)
         model.to(device)
         persons = build_crop_cache(crops, tables, splits, backbone, config)
 
         def make_source(split: Split, balanced: bool = False) -> Source:
             return CropSource(tables, persons, split, config, device=device, balanced=balanced)
 
-        if start is None:
-            sample = _person_features(model, make_source(splits["train"].sample(SCALE_PAIRS, config.seed)))
-            model.head.fit_scale(sample, pair_tensors(tables, splits["train"], device)[0])
+        if start is None:  # else the scale is that of `start`
+            _fit_scale(model, make_source, tables, splits["train"], config)
         data = prepare_data(config, tables, splits, make_source, model, KNN_PAIRS)
         step = AutogradStep(model, data.objective, config)
         trial.train = lambda pairs: _train_on_black_crops(step, pairs, config, device)
@@ -78,7 +81,20 @@ def train_end_to_end(
         info = RunInfo(END_TO_END, config, backbone.out_dim, identity, "", data.class_weight, used)
         run = TrainingRun(model, step, info, folder)
         seconds = train_runs([run], data, lambda _: step.step_alone, warm_start=start is not None, resume=resume)
-        return finish(run, data, {"extract": 0.0, **data.seconds, "train": seconds})
+        return finish(run, data, {"extract": 0.0, **data.seconds, "train": seconds}, ledger)
+
+
+def _save_images(images: FileCache | None, folder: RunFolder) -> None:
+    if images is not None and rank() == 0:
+        images.save(folder.images)
+
+
+def _fit_scale(
+    model: Stage2Model, make_source: MakeSource, tables: Tables, split: Split, config: ResNetStage2Config
+) -> None:
+    """Standardises the head's features by a sample of the training split."""
+    sample = _person_features(model, make_source(split.sample(SCALE_PAIRS, config.seed)))
+    model.head.fit_scale(sample, pair_tensors(tables, split, model.trainable_parameters()[0].device)[0])
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ from configs.panorama import describe, edges_touch
 from configs.process.failures import how_to_continue
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
+from store.format.ledger import Ledger
 from store.tables import Tables
 
 _log = logging.getLogger("stage2")
@@ -100,9 +101,16 @@ def open_run(
         yield folder
 
 
-def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config) -> None:
-    """Logs the configuration, the pairs of each class in each split, and what the selection of pairs leaves out."""
+def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Config, ledger: Ledger | None) -> Ledger:
+    """Logs the configuration, what was skipped, and the pairs of each class in each split and of none.
+
+    Returns:
+        The ledger; if it is None, that of the tables, of which nothing was skipped.
+    """
+    ledger = ledger or Ledger.of_tables(tables)
     log_configuration(config)
+    for line in ledger.lines():
+        _log.info("%s", line)
     log_selection(tables, config)
     size = tables.frame_size.T
     touching = int(np.sum(edges_touch(config.panorama, size[0], size[1])))
@@ -111,6 +119,7 @@ def log_start(tables: Tables, splits: dict[str, Split], config: ResNetStage2Conf
     log_class_table(table)
     for warning in class_warnings(table):
         _log.warning("Warning: %s.", warning)
+    return ledger
 
 
 def prepare_data(
@@ -177,8 +186,8 @@ def _begin(run: TrainingRun, resume_run: bool) -> None:
         log_finished(run.history[-1]["epoch"], run.log_prefix)
 
 
-def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> Run:
-    """Tests the best model and writes results and plots."""
+def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float], ledger: Ledger) -> Run:
+    """Tests the best model and writes results and plots; `ledger` is that of the data."""
     clock = time.monotonic()
     barrier()  # rank 0 has written the best model
     load_state(
@@ -193,6 +202,7 @@ def finish(run: TrainingRun, data: TrainingData, seconds: dict[str, float]) -> R
     results["pairs_per_class"] = {name: split.counts(classes).tolist() for name, split in data.splits.items()}
     results["class_table"] = {name: row.to_dict() for name, row in data.class_table.items()}
     results["warnings"] = warnings
+    results["data"] = ledger.to_dict()
     if rank() == 0:
         write_json(run.folder.results, results)
         plot_run(run.folder.path, results, run.history)

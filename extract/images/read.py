@@ -95,9 +95,3 @@ def decode_frame(data: bytes, path: Path) -> Tensor:
     if pixels.shape != (3, header.height, header.width):
         raise FrameError("image_damaged", f"{path} has another size than its header states")
     return pixels
-
-
-def frame_size(path: Path, root: Path) -> tuple[int, int]:
-    """Returns width and height in pixels, reading only the header. Raises FrameError."""
-    header = check_header(read_image_bytes(path, root), path)
-    return header.width, header.height

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from extract.annotations.jrdb import IMAGES, image_path
 from extract.images.crops import boxes_outside, crop_people
+from extract.images.file_cache import FileCache, file_status
 from extract.images.read import FrameError, decode_frame, read_image_bytes
 from extract.units.plan import PlannedUnit
 from store.files import sha256
@@ -46,6 +47,28 @@ def unusable_frame(reason: str, message: str, persons: int) -> PreparedFrame:
     return frame_without_crops(np.ones(persons, bool), reason=reason, message=message)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded image."""
+
+    pixels: Tensor  # (3, H, W) uint8
+    sha256: str
+    seconds: tuple[float, float]  # read, decode
+
+
+def _decode(data_path: Path, unit: PlannedUnit, frame: int) -> _Decoded:
+    """Reads and decodes the image of frame row `frame`. Raises FrameError."""
+    start = perf_counter()
+    path = image_path(data_path, unit.scene, str(unit.tables.frame_name[frame]))
+    data = read_image_bytes(path, data_path / IMAGES)
+    checksum = sha256(data)
+    if not unit.is_planned_image(frame, len(data), checksum):
+        raise FrameError("image_changed", f"{path} has changed since the job was planned")
+    read = perf_counter()
+    pixels = decode_frame(data, path)
+    return _Decoded(pixels, checksum, (read - start, perf_counter() - read))
+
+
 def prepare_frame(
     data_path: Path,
     unit: PlannedUnit,
@@ -69,19 +92,36 @@ def prepare_frame(
             assert unit.image_ids is not None
             return frame_without_crops(outside, size=(width, height), sha256=str(unit.image_ids[frame]))
     try:
-        start = perf_counter()
-        path = image_path(data_path, unit.scene, str(unit.tables.frame_name[frame]))
-        data = read_image_bytes(path, data_path / IMAGES)
-        checksum = sha256(data)
-        if not unit.is_planned_image(frame, len(data), checksum):
-            raise FrameError("image_changed", f"{path} has changed since the job was planned")
-        read = perf_counter()
-        pixels = decode_frame(data, path)
-        decoded = perf_counter()
+        decoded = _decode(data_path, unit, frame)
     except FrameError as error:
         return unusable_frame(error.reason, str(error), len(boxes))
-    height, width = pixels.shape[1:]
+    start = perf_counter()
+    height, width = decoded.pixels.shape[1:]
     outside = boxes_outside(boxes, width, height, panorama)
-    crops = crop_people(pixels, boxes[wanted & ~outside], crop_size, panorama)
-    seconds = (read - start, decoded - read, perf_counter() - decoded)
-    return PreparedFrame("", "", (width, height), checksum, outside, crops, seconds)
+    crops = crop_people(decoded.pixels, boxes[wanted & ~outside], crop_size, panorama)
+    seconds = (*decoded.seconds, perf_counter() - start)
+    return PreparedFrame("", "", (width, height), decoded.sha256, outside, crops, seconds)
+
+
+def check_frame(
+    data_path: Path, folder: Path, unit: PlannedUnit, frame: int, panorama: str, known: FileCache
+) -> PreparedFrame:
+    """As `prepare_frame`, but cuts no crops: decodes the image only to see whether it can be used.
+
+    Args:
+        folder: the absolute folder of the scene's images.
+        known: sha256, width and height of images that were decoded before. Unchanged ones are not read; an image that
+            is decoded is added.
+    """
+    boxes, path = unit.boxes_in(frame), folder / str(unit.tables.frame_name[frame])
+    before, value = file_status(path), known.get(path)
+    if value:
+        checksum, width, height = str(value[0]), int(value[1]), int(value[2])
+    else:
+        try:
+            decoded = _decode(data_path, unit, frame)
+        except FrameError as error:
+            return unusable_frame(error.reason, str(error), len(boxes))
+        checksum, (height, width) = decoded.sha256, decoded.pixels.shape[1:]
+        known.put(path, before, (checksum, width, height))
+    return frame_without_crops(boxes_outside(boxes, width, height, panorama), size=(width, height), sha256=checksum)

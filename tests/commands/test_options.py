@@ -84,6 +84,7 @@ run_folder path required
 --store path
 --data_path path
 --split train|val|test test
+--max_skipped float 0.01
 --panorama auto|yes|no
 --weights text ""
 --device auto|cpu|cuda auto

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import extract.images.file_cache
 import extract.images.identity
 from configs.errors import MismatchError
 from extract.annotations.jrdb import IMAGES, LABELS
@@ -78,7 +79,7 @@ def test_the_command_names_what_has_changed(store: Path, own: Path, capsys: pyte
 def test_a_finished_store_is_reused_without_reading_images(
     store: Path, own: Path, loaded: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract.images.identity, "_RECENT", 0)
+    monkeypatch.setattr(extract.images.file_cache, "_RECENT", 0)
     extract_store(loaded, own, store, crops=True)  # writes a cache that has all images
     monkeypatch.setattr(extract.images.identity, "image_identity", None)
     assert extract_store(loaded, own, store, crops=True).statistics.frames_decoded == 0
@@ -87,12 +88,12 @@ def test_a_finished_store_is_reused_without_reading_images(
 def test_r7_a_wrong_cache_costs_only_time(
     store: Path, own: Path, loaded: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract.images.identity, "_RECENT", 0)
+    monkeypatch.setattr(extract.images.file_cache, "_RECENT", 0)
     extract_store(loaded, own, store, crops=True)
     cache = store / ".images.json"
     images = json.loads(cache.read_bytes())["images"]
     wrong = {path: [*entry[:-1], "0" * 64] for path, entry in images.items()}
-    cache.write_text(json.dumps({"checksum": extract.images.identity.digest(wrong), "images": wrong}))
+    cache.write_text(json.dumps({"checksum": extract.images.file_cache.digest(wrong), "images": wrong}))
     before = store_files(store)
     assert extract_store(loaded, own, store, crops=True).statistics.frames_decoded == 0
     assert store_files(store) == before

@@ -26,8 +26,9 @@ def test_images_and_stored_crops_have_the_same_digests(tmp_path: Path, interval:
     config = ResNetStage2Config(crop_size=32, data_path=str(data), frame_interval=interval)
     digests = []
     for path in ("", str(store)):
-        tables, crops = open_training_crops(config, TrainOptions(store=path))
-        digests.append(data_digests(tables, select_splits(tables, config), crops))
+        data_of_run = open_training_crops(config, TrainOptions(store=path))
+        tables = data_of_run.tables
+        digests.append(data_digests(tables, select_splits(tables, config), data_of_run.crops))
     assert digests[0] == digests[1]
     assert digests[0].keys() == set(SCENES)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import extract.images.file_cache
 import extract.images.identity
 from extract.images.identity import ImageIdentities
 from store.files import sha256
@@ -19,7 +20,7 @@ NAMES = ["a.jpg", "b.jpg", "c.jpg"]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files that count as not recent, next to the folder of a store."""
-    monkeypatch.setattr(extract.images.identity, "_RECENT", 0)
+    monkeypatch.setattr(extract.images.file_cache, "_RECENT", 0)
     (tmp_path / "a.store" / ".tmp").mkdir(parents=True)
     folder = tmp_path / "images"
     folder.mkdir()
@@ -78,7 +79,7 @@ def test_r7_a_replaced_file_is_read(folder: Path) -> None:
 
 
 def test_a_file_that_was_changed_recently_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract.images.identity, "_RECENT", 10**12)
+    monkeypatch.setattr(extract.images.file_cache, "_RECENT", 10**12)
     identify(folder, save=True)
     assert identify(folder)[1] == NAMES
 
