@@ -79,12 +79,15 @@ def select_split(tables: Tables, config: ResNetStage2Config, name: str) -> Split
     scenes = config.split.scenes(name)
     in_scene = np.isin(np.asarray(tables.scenes, dtype=np.str_), np.asarray(scenes, dtype=np.str_))
     labels = pair_classes(tables, config.classes)
-    selected = in_scene[tables.frame_scene[tables.pair_frame]] & on_interval(tables, config) & (labels >= 0)
-    rows = np.flatnonzero(selected).astype(np.int64)
+    here = in_scene[tables.frame_scene[tables.pair_frame]] & on_interval(tables, config)
+    rows = np.flatnonzero(here & (labels >= 0)).astype(np.int64)
     if not len(rows):
+        found = sorted({label for index in set(tables.label[here]) for label in tables.label_sets[index]})
+        reason = f"its labels are {_list_some(found)}" if found else "its scenes have no label there"
         raise SplitError(
-            f"the {name} split has no pair of a configured class at frame interval {config.frame_interval}; "
-            f"lower --frame_interval, or list other scenes under [split] or other labels under [classes]"
+            f"the {name} split has no pair of a configured class at frame interval {config.frame_interval}: {reason}; "
+            f"list other scenes under [split] or other labels under [classes]"
+            + (", or lower --frame_interval" if config.frame_interval > 1 else "")
         )
     return Split(name, rows, labels[rows])
 

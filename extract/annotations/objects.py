@@ -186,7 +186,9 @@ def load_labels(data: bytes, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); restore the file") from error
     if not isinstance(document, dict) or not isinstance(document.get("labels"), dict):
-        raise DataError(f'{path} has no "labels" object that maps frames to people; restore the file')
+        keys = ", ".join(f"{key[:40]!r}" for key in list(document)[:3]) if isinstance(document, dict) else ""
+        found = f"its first keys are {keys}" if keys else f"it contains {reprlib.repr(document)}"
+        raise DataError(f'{path} has no "labels" object that maps frames to people ({found}); restore the file')
     labels: dict[str, Any] = document["labels"]
     return labels
 

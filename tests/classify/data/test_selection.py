@@ -53,8 +53,13 @@ def test_an_empty_split_is_refused_by_name() -> None:
     with pytest.raises(SplitError, match="val split"):
         select_splits(make_tables(), small_config(split=SceneSplit(("a",), ("nowhere",), ("d",))))
     unmatched = with_labels(make_tables(), np.zeros(200), (("waving",),))
-    with pytest.raises(SplitError, match="no pair of a configured class"):
+    with pytest.raises(
+        SplitError, match="no pair of a configured class at frame interval 1: its labels are waving; list"
+    ):
         select_splits(unmatched, small_config())
+    odd = replace(make_tables(), frame_index=make_tables().frame_index * 2 + 1)
+    with pytest.raises(SplitError, match=r"interval 2: its scenes have no label there; .* or lower --frame_interval"):
+        select_splits(odd, small_config(frame_interval=2))
 
 
 def test_excluded_pairs_are_logged(caplog: pytest.LogCaptureFixture) -> None:
