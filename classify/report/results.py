@@ -38,7 +38,7 @@ RESULTS: Schema = {
     "versions": {str: str},
     "class_table?": {str: {"train": int, "val": int, "test": int, "to_earlier_class": int}},
     "warnings?": [str],
-    "data?": {"planned": {str: int}, "used": {str: int}, "skipped": {str: {str: int}}, "damaged": int},
+    "data?": {"damaged": int},
 }
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")  # results depend on their versions
 
