@@ -63,9 +63,8 @@ def knn_baseline(pairs: Mapping[str, tuple[Floats32, Labels]], num_classes: int)
     mean, std = bank.mean(0), bank.std(0)
     scale = 1.0 / np.maximum(std, 0.01 * std.mean() + 1e-6)
     largest = min(NEIGHBOURS[-1], len(bank))
-    neighbours = {
-        name: nearest((bank - mean) * scale, (pairs[name][0] - mean) * scale, largest)[1] for name in ("val", "test")
-    }
+    rows = (bank - mean) * scale
+    neighbours = {name: nearest(rows, (pairs[name][0] - mean) * scale, largest)[1] for name in ("val", "test")}
 
     def metrics(name: str, k: int) -> Metrics:
         prediction = _vote(bank_label[neighbours[name][:, :k]], bank_label, num_classes)

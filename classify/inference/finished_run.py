@@ -15,6 +15,7 @@ from classify.evaluate.metrics import evaluate
 from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
 from classify.replacement import find_run
+from classify.train.cpu_settings import threads_for_batch
 from configs.errors import MismatchError, WeightsError
 from configs.panorama import AUTO
 from extract.backbones.hog import Hog
@@ -72,8 +73,10 @@ def evaluate_features(
     check_backbone(checkpoint, backbone)
     samples = select_split(features.tables, checkpoint.info.config, split)
     on_device = features_on_device(features, device, checkpoint.info.config.feature_memory)
-    source = on_device.source(features.tables, samples, checkpoint.info.config.batch_size)
-    return _evaluate(checkpoint, nn.Identity(), source, split, device)
+    batch_size = checkpoint.info.config.batch_size
+    source = on_device.source(features.tables, samples, batch_size)
+    with threads_for_batch(batch_size):
+        return _evaluate(checkpoint, nn.Identity(), source, split, device)
 
 
 def evaluate_on_images(

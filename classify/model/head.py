@@ -134,12 +134,12 @@ def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """
     count, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
-        rows = chunk.double()
+        rows = chunk.to(torch.float64, copy=True)
         size, chunk_mean = len(rows), rows.mean(0)
         delta = chunk_mean - mean.to(chunk_mean.device)
         squares = (
             squares.to(chunk_mean.device)
-            + (rows - chunk_mean).square().sum(0)
+            + rows.sub_(chunk_mean).square_().sum(0)  # in place: newly allocated memory takes longer than the sums
             + delta.square() * (count * size / (count + size))
         )
         mean = mean.to(chunk_mean.device) + delta * (size / (count + size))

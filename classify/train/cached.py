@@ -78,17 +78,19 @@ def train_cached(
         folders = _open_folders(opened, configs, overwrite, resume, parent)
         ledger = log_start(tables, splits, config, ledger)
         visual = features_on_device(features, device, config.feature_memory)
-        models = _build_models(configs, visual, tables, splits["train"], device)
 
         def make_source(split: Split, balanced: bool = False) -> Source:
             return visual.source(tables, split, config.batch_size, balanced)
 
-        data = prepare_data(config, tables, splits, make_source, models[0], KNN_PAIRS)
+        with threads_for_batch(1):  # copying rows and summing them is bound by memory
+            models = _build_models(configs, visual, tables, splits["train"], device)
+            data = prepare_data(config, tables, splits, make_source, models[0], KNN_PAIRS)
         infos = [RunInfo(CACHED, one, visual.dim, backbone, features.fingerprint, data.class_weight) for one in configs]
         train = _train_fused if step == "fused" else _train_by_autograd
         runs, train_seconds = train(models, infos, folders, data, resume)
         seconds = {"extract": seconds_extract, **data.seconds, "train": train_seconds}
-        return [finish(run, data, seconds, ledger) for run in runs]
+        with threads_for_batch(config.batch_size):
+            return [finish(run, data, seconds, ledger) for run in runs]
 
 
 def _open_folders(

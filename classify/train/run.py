@@ -142,6 +142,24 @@ def prepare_data(
     sources = {name: make_source(split, balanced and name == "train") for name, split in splits.items()}
     log_data(splits, sources, config)
     clock = time.monotonic()
+    knn = _knn_baseline(config, splits, make_source, model, knn_pairs)
+    with threads_for_batch(1):
+        spatial = spatial_baseline(tables, splits, objective, balanced, config.seed)
+    majority = majority_baseline(splits, len(config.classes))
+    baselines = {"majority": majority, "spatial_only": spatial, "knn": knn}
+    seconds = {"baselines": time.monotonic() - clock}
+    table = class_table(tables, config, splits)
+    return TrainingData(splits, table, sources, class_weight, objective, baselines, seconds)
+
+
+def _knn_baseline(
+    config: ResNetStage2Config,
+    splits: Mapping[str, Split],
+    make_source: MakeSource,
+    model: Stage2Model,
+    knn_pairs: Mapping[str, int],
+) -> dict[str, Any]:
+    """The kNN baseline on at most `knn_pairs` pairs of each split; their features are freed afterwards."""
     pairs = {}
     for name, split in splits.items():
         sample = split.sample(knn_pairs[name], config.seed)
@@ -149,16 +167,7 @@ def prepare_data(
             sizes = (f"{len(sample.pairs):,}", f"{len(split.pairs):,}", name)
             _log.info("The baseline knn uses %s of %s %s pairs, a random sample, to limit its memory.", *sizes)
         pairs[name] = pair_features(model, make_source(sample))
-    with threads_for_batch(1):
-        spatial = spatial_baseline(tables, splits, objective, balanced, config.seed)
-    baselines = {
-        "majority": majority_baseline(splits, len(config.classes)),
-        "spatial_only": spatial,
-        "knn": knn_baseline(pairs, len(config.classes)),
-    }
-    seconds = {"baselines": time.monotonic() - clock}
-    table = class_table(tables, config, splits)
-    return TrainingData(splits, table, sources, class_weight, objective, baselines, seconds)
+    return knn_baseline(pairs, len(config.classes))
 
 
 def train_runs(

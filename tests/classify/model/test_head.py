@@ -75,6 +75,14 @@ def test_mean_and_std_equal_numpy_in_float64() -> None:
     assert std.numpy() == pytest.approx(np.maximum(array.std(0), floor), rel=1e-9)
 
 
+def test_mean_and_std_leave_the_rows_unchanged() -> None:
+    """Also rows that are float64 already, which a conversion would not copy."""
+    rows = torch.rand(50, 3, dtype=torch.float64)
+    before = rows.clone()
+    mean_and_std(rows.split(20))
+    assert torch.equal(rows, before)
+
+
 def test_a_constant_feature_gives_finite_logits() -> None:
     head = make("add")
     head.fit_scale([torch.ones(30, 24)], torch.zeros(30, 8))
