@@ -53,8 +53,7 @@ def train_cached(
 ) -> list[Run]:
     """Trains a head for each configuration on a store's features and writes a run folder for each.
 
-    Every head has its own sample order and random numbers, as if it were trained alone. The baselines are computed
-    once, with the first configuration's seed.
+    Each head has its own sample order and random numbers, as if trained alone. The baselines use the first seed.
 
     Args:
         features: a loaded store, or one that is streamed from the disk.
@@ -68,8 +67,7 @@ def train_cached(
         parent: the open folder of all seeds, if `configs` are the seeds of one run.
 
     Raises:
-        SplitError: a part of the split is empty. ConfigError: `checkpoint_dir` already holds a run.
-        DeviceError, StorageError, CheckpointError, Stage2Error: see `fit`.
+        SplitError: a part of the split is empty. ConfigError: `checkpoint_dir` holds a run. Others: see `fit`.
     """
     config, tables = configs[0], features.tables
     device = pick_device(config.device)

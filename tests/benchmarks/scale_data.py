@@ -27,7 +27,8 @@ WIDTH, HEIGHT = 3760, 480
 def write_store(path: Path, persons: int, pairs: int) -> None:
     """Writes a store of about `persons` persons x 512 (float16) and `pairs` pairs, in the same frames of each scene."""
     frames = persons // len(SCENES) // PEOPLE
-    runs = np.linspace(0, frames, frames * PEOPLE // DEFAULT_UNIT_SIZE.crops + 1).astype(int)
+    count = max(1, round(frames * PEOPLE / DEFAULT_UNIT_SIZE.crops))  # units of a scene
+    runs = np.linspace(0, frames, count + 1).astype(int)
     units = [(scene, first, last) for scene in SCENES for first, last in pairwise(runs.tolist())]
     rng = np.random.default_rng(0)
     per_frame = round(pairs / len(SCENES) / frames)
