@@ -109,7 +109,11 @@ def test_training_stops_early(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["cached", "end_to_end"])
 def test_an_interrupted_run_resumes_to_the_same_numbers(
-    tmp_path: Path, mode: str, pictures: tuple[Tables, list[Path]], interrupt_after_saves: Interrupt
+    tmp_path: Path,
+    mode: str,
+    pictures: tuple[Tables, list[Path]],
+    interrupt_after_saves: Interrupt,
+    interrupt_at_step: Interrupt,
 ) -> None:
     def start(folder: Path, resume: bool = False) -> Run:
         config = small_config(folder, epochs=4)
@@ -119,10 +123,10 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
         return train_end_to_end(*with_crops(*pictures), TinyBackbone(), config, IDENTITY, resume=resume)  # type: ignore[arg-type]
 
     whole = start(tmp_path / "whole")
-    with interrupt_after_saves(2), pytest.raises(KeyboardInterrupt) as stop:
-        start(tmp_path / "cut")
-    (advice,) = stop.value.__notes__
-    assert advice.startswith("after epoch 2; run again with ") and str(tmp_path / "cut") in advice
+    for resume, interrupt in ((False, interrupt_after_saves(2)), (True, interrupt_at_step(1))):
+        with interrupt, pytest.raises(KeyboardInterrupt) as stop:
+            start(tmp_path / "cut", resume=resume)
+        assert stop.value.__notes__[0].startswith("after epoch 2; run again with ")
     resumed = start(tmp_path / "cut", resume=True)
     assert read_history(resumed.folder) == read_history(whole.folder)
     states = [load_checkpoint(run.folder / "best_model.pth").model for run in (whole, resumed)]

@@ -1,8 +1,13 @@
 """The statistics name the stage that limits a job's speed."""
 
+import time
+from pathlib import Path
+
 import pytest
 
+from extract.backbones.weights import LoadedBackbone
 from extract.units.statistics import STAGES, JobStatistics
+from tests.jobs import extract_store
 
 
 def statistics(**seconds: float) -> JobStatistics:
@@ -37,3 +42,13 @@ def test_a_job_that_does_nothing_has_counted_nothing() -> None:
     nothing = JobStatistics()
     assert (nothing.frames_decoded, nothing.panoramas, nothing.crops_forwarded, nothing.batch_size) == (0, 0, 0, 0)
     assert set(nothing.seconds) == set(STAGES) and not any(nothing.seconds.values())
+
+
+def test_the_stages_of_a_job_without_threads_take_no_longer_than_the_job(
+    tmp_path: Path, data: Path, loaded: LoadedBackbone
+) -> None:
+    start = time.perf_counter()
+    seconds = extract_store(loaded, data, tmp_path / "a.store", num_workers=0).statistics.seconds
+    elapsed = time.perf_counter() - start
+    stages = [seconds[stage] for stage in ("plan", "read", "decode", "crop", "write")]
+    assert min(stages) > 0 and sum(stages) < seconds["total"] < elapsed
