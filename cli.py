@@ -102,12 +102,14 @@ def evaluate(run_folder: Path, store: Path | None, data_path: Path | None, as_js
         raise click.UsageError("give either --store or --data_path")
     from classify.evaluate.metrics import metrics_text
     from classify.inference.finished_run import evaluate_on_images, evaluate_on_store
+    from classify.report.log import console
 
-    if store is not None:
-        metrics = evaluate_on_store(run_folder, store, given["split"], given["device"], given["max_skipped"])
-    else:
-        assert data_path is not None
-        metrics = evaluate_on_images(run_folder, data_path, **given)
+    with console(sys.stderr):
+        if store is not None:
+            metrics = evaluate_on_store(run_folder, store, given["split"], given["device"], given["max_skipped"])
+        else:
+            assert data_path is not None
+            metrics = evaluate_on_images(run_folder, data_path, **given)
     _print(metrics, as_json, metrics_text)
     return EXIT_SKIPPED if metrics["data"]["damaged"] else 0
 

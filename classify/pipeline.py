@@ -10,6 +10,7 @@ from classify.data.inputs import check_ledger, check_scene_copies, find_or_extra
 from classify.data.streamed import open_features
 from classify.distributed import process_group
 from classify.inference.finished_run import check_backbone
+from classify.inference.precision_notice import kept_precision, log_precision
 from classify.model.checkpoint import END_TO_END, load_checkpoint
 from classify.open_run import check_run_folder
 from classify.replacement import find_run
@@ -112,6 +113,7 @@ def _train_cached(config: ResNetStage2Config, options: TrainOptions, loaded: Loa
             configs,
             manifest.recipe.identity(),
             ledger=ledger,
+            precision=kept_precision(manifest),
             step=options.step,
             seconds_extract=seconds,
             overwrite=options.overwrite,
@@ -130,6 +132,7 @@ def _train_end_to_end(config: ResNetStage2Config, options: TrainOptions, loaded:
     start = load_checkpoint(find_run(Path(options.start)).best_model) if options.start else None
     if start is not None:
         check_backbone(start, identity)
+        log_precision(start)
 
     def train_one(config: ResNetStage2Config, parent: RunFolder | None = None) -> Run:
         backbone = load_resnet(config.backbone_name, config.weights, False, config.batchnorm == "train")

@@ -14,6 +14,7 @@ from extract.annotations.jrdb import scene_digests, scene_names
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
+from extract.int8 import calibrate, known_ranges
 from extract.recipe import crop_recipe, feature_recipe
 from extract.units.plan import DEFAULT_UNIT_SIZE, PlannedUnit, UnitSize, manifest_entry, plan_units
 from extract.units.skips import check_skip_limit, count_planned, expectation, ledger_before_reading
@@ -23,7 +24,7 @@ from store.find import STORES, find_store, is_covered, is_finished, stores_with_
 from store.format.ledger import MISSING_PARTNER, Ledger
 from store.format.manifest import Manifest, Selection, Unit
 from store.format.paths import StorePaths
-from store.format.recipe import CROPS
+from store.format.recipe import CROPS, INT8
 from store.format.shard import Skipped
 from store.open import is_packed, is_store, read_complete_manifest, read_manifest
 from store.outputs import claim_folder
@@ -83,6 +84,8 @@ def extract_with(
         Stage2Error: as `extract`, or from `check`.
     """
     identities = ImageIdentities([Path(config.store)] if config.store else STORES.glob("*.store"))
+    if config.precision == INT8:
+        loaded = _prepare_int8(config, loaded, identities)
     path, requested = _find_or_name(config, loaded, identities)
     if is_unused(StorePaths(path).lock, STORE):  # a new store
         claim_folder(path, inputs=(Path(config.data_path, name) for name in ("images", "labels")))
@@ -95,6 +98,16 @@ def extract_with(
         summary.crops = _extract_into(path / CROPS, crops, config, None, unit_size, identities)
     identities.save(path)
     return summary
+
+
+def _prepare_int8(config: ExtractionConfig, loaded: LoadedBackbone, identities: ImageIdentities) -> LoadedBackbone:
+    """Returns `loaded` with the activation ranges of the store that the job continues, or measured on its own crops."""
+    data_path = Path(config.data_path)
+    loaded = known_ranges(config, loaded, scene_digests(data_path, identities))
+    if loaded.activation_ranges and not config.retry_skipped and is_covered(*_find_or_name(config, loaded, identities)):
+        return loaded
+    units = plan_units(data_path, Selection(config.frame_interval, config.persons), identities=identities)
+    return calibrate(units, config, loaded)
 
 
 def _find_or_name(
@@ -137,7 +150,8 @@ def requested_manifest(
         recipe = feature_recipe(loaded, config.crop_size, config.dtype, config.views, config.precision, config.panorama)
         source = loaded.source
     selection = Selection(config.frame_interval, config.persons)
-    return Manifest(recipe, selection, scene_digests(Path(config.data_path), identities), (), source)
+    int8 = loaded.int8 if loaded is not None and config.precision == INT8 else None
+    return Manifest(recipe, selection, scene_digests(Path(config.data_path), identities), (), source, int8=int8)
 
 
 def plan_manifest(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def _find_backbone(recipe: Recipe, weights: str) -> LoadedBackbone | None:
     candidates = [weights] if weights else [NONE] if recipe.backbone == HOG else [RANDOM, IMAGENET]
     differences = []
     for name in candidates:
-        loaded = load_backbone(recipe.backbone, name)
+        loaded = replace(load_backbone(recipe.backbone, name), activation_ranges=recipe.activation_ranges)
         candidate = feature_recipe(
             loaded, recipe.crop_size, recipe.dtype, recipe.views, recipe.precision, recipe.panorama
         )

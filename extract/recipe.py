@@ -5,7 +5,7 @@ from functools import partial
 from configs.panorama import AUTO
 from extract.backbones.weights import LoadedBackbone, state_sha256
 from extract.images.crops import BOX_RULE, INTERPOLATION, PADDING
-from store.format.recipe import CROPS, PIXEL_DTYPE, Recipe
+from store.format.recipe import CROPS, INT8, PIXEL_DTYPE, Recipe
 
 _recipe = partial(Recipe, padding=PADDING, box_rule=BOX_RULE, interpolation=INTERPOLATION)
 
@@ -25,6 +25,7 @@ def feature_recipe(
         dtype=dtype,
         views=views,
         panorama=panorama,
+        activation_ranges=loaded.activation_ranges if precision == INT8 else {},
     )
 
 

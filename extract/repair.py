@@ -19,7 +19,7 @@ from store.checks.verify import Report, verify_one
 from store.crops import crops_folder
 from store.format.manifest import Manifest, Unit
 from store.format.paths import StorePaths
-from store.format.recipe import CROPS, FORMAT, check_recipe
+from store.format.recipe import CROPS, FORMAT, INT8, check_recipe
 from store.format.shard import Shard
 from store.format.units import describe_stored
 from store.open import is_packed, read_complete_manifest, read_manifest
@@ -160,6 +160,8 @@ def _recompute(summary: RepairSummary, report: Report, config: ExtractionConfig,
     requested = replace(requested_manifest(config, loaded, identities), weights=manifest.weights)
     check_matches_plan(store, manifest, requested)
     units, plan = plan_manifest(config, requested, unit_size, identities)
+    if manifest.recipe.precision == INT8:
+        _log.info("The features are int8, with the activation ranges of the store")
     with open_for_writing(store, plan) as writer:
         writer.forget(report.bad_units)
         summary.units = writer.pending
@@ -186,7 +188,8 @@ def _load_backbone(manifest: Manifest, config: ExtractionConfig) -> LoadedBackbo
         raise WeightsError(
             f"{config.store} was made with weights from {manifest.weights}; give that file with --weights"
         )
-    return load_backbone(config.backbone, config.weights)
+    loaded = load_backbone(config.backbone, config.weights)
+    return replace(loaded, activation_ranges=manifest.recipe.activation_ranges, int8=manifest.int8)
 
 
 def _convert(summary: RepairSummary, old: Manifest, config: ExtractionConfig, unit_size: UnitSize) -> None:

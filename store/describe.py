@@ -22,6 +22,7 @@ def store_text(info: dict[str, Any]) -> str:
         f"  format       {info['format']}; the store knows its {identity}",
         f"  recipe       {recipe['backbone']} ({printable(info['weights'])}, {recipe['weights_sha256'][:12]}), "
         f"crops of {recipe['crop_size']} px, {info['visual_dim']} values as {info['dtype']}, {recipe['views']} view(s)",
+        *([f"  int8         {info['int8']['text']}"] if "int8" in info else []),
         f"  data         {info['scenes']} scenes, every {info['frame_interval']}. frame, "
         f"{info['selected_persons']} persons",
         *(f"  {kind:<12} {info[kind]:,} of {planned[kind]:,} stored" for kind in rows),

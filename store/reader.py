@@ -126,6 +126,7 @@ def store_info(path: Path) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "recipe": manifest.recipe.to_dict(),
         "weights": manifest.weights,
+        **({} if manifest.int8 is None else {"int8": manifest.int8.summary()}),
         "frame_interval": manifest.selection.frame_interval,
         "selected_persons": manifest.selection.persons,
         "scenes": len(manifest.scenes),

@@ -133,6 +133,7 @@ def required_extraction(config: ResNetStage2Config, options: TrainOptions) -> Ex
 
 def _check_store_recipe(store: Path, config: ResNetStage2Config, loaded: LoadedBackbone) -> None:
     stored = read_complete_manifest(store).recipe
+    loaded = replace(loaded, activation_ranges=stored.activation_ranges)
     expected = feature_recipe(loaded, config.crop_size, stored.dtype, stored.views, stored.precision, config.panorama)
     if stored.format == FIRST_FORMAT:
         expected = replace(expected, panorama=stored.panorama, format=FIRST_FORMAT)

@@ -13,6 +13,7 @@ from classify.export.classifier import ClassifierInputs, PairClassifier
 from classify.export.formats import TORCHSCRIPT, Predictor, check_packages, deserialize, serialize
 from classify.export.metadata import Metadata, model_metadata
 from classify.inference.finished_run import load_run_backbone
+from classify.inference.precision_notice import log_precision
 from classify.model.checkpoint import build_model, load_checkpoint
 from classify.model.head import Stage2Model
 from classify.replacement import find_run
@@ -63,6 +64,7 @@ def export(
         _log.warning(_TORCHSCRIPT_NOTICE)
     best_model = folder.best_model
     checkpoint = load_checkpoint(best_model)
+    log_precision(checkpoint)
     model = build_model(checkpoint, load_run_backbone(run, checkpoint, weights).backbone, str(best_model))
     crop_size, panorama = checkpoint.info.config.crop_size, checkpoint.info.config.panorama
     classifier = PairClassifier(model.backbone, model.head, panorama)

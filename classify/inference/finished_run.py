@@ -12,6 +12,7 @@ from classify.data.crops import CropSource, FrameCrops
 from classify.data.selection import select_split
 from classify.data.streamed import features_on_device, open_features
 from classify.evaluate.metrics import evaluate
+from classify.inference.precision_notice import log_precision
 from classify.model.checkpoint import END_TO_END, Checkpoint, build_model, load_checkpoint, substate
 from classify.model.losses import Objective
 from classify.replacement import find_run
@@ -47,6 +48,7 @@ def evaluate_on_store(run: Path, store: Path, split: str, device: str, max_skipp
     check_frames(checkpoint, manifest, run, store)
     ledger = store_ledger(store, config.split.scenes(split))
     check_skip_limit(ledger, max_skipped)
+    log_precision(checkpoint, manifest.recipe.precision)
     torch_device = pick_device(device)
     features = open_features(store, torch_device, checkpoint.info.config.feature_memory)
     metrics = evaluate_features(checkpoint, features, identity, split=split, device=torch_device)
@@ -97,6 +99,7 @@ def evaluate_on_images(
         MismatchError: the run was trained with different weights. CheckpointError, DataError, SplitError.
     """
     checkpoint = load_checkpoint(find_run(run).best_model)
+    log_precision(checkpoint)
     panorama = panorama or checkpoint.info.config.panorama
     config, known = checkpoint.info.config, image_cache([find_run(run).images])
     selection, scenes = Selection(config.frame_interval, "paired"), config.split.scenes(split)

@@ -15,6 +15,7 @@ from classify.data.batches import gather_batch
 from classify.inference.finished_run import load_run_backbone
 from classify.inference.pairing import LABELLED, candidate_pairs, choose_pairing, without_labelled_pairs
 from classify.inference.pictures import open_pictures, write_pictures
+from classify.inference.precision_notice import log_precision
 from classify.inference.predictions import Predictions, json_blocks
 from classify.model.checkpoint import build_model, load_checkpoint
 from classify.replacement import find_run
@@ -122,6 +123,7 @@ def predict_text(result: dict[str, Any]) -> str:
 def _load_job(run: Path, extraction: ExtractionConfig, options: PredictOptions) -> _Job:
     data_path = Path(extraction.data_path)
     checkpoint = load_checkpoint(find_run(run).best_model)
+    log_precision(checkpoint)
     config = checkpoint.info.config
     units = plan_units(data_path, Selection(extraction.frame_interval, "all"), options.scenes)
     pairing = choose_pairing(options.pairing, units, data_path)

@@ -18,6 +18,7 @@ from configs.resnet_stage2_config import ResNetStage2Config
 from configs.schema import Schema, check_document
 from extract.backbones.tensor_file import parse_tensor_file
 from store.files import publish
+from store.format.int8_record import Int8Record
 
 FORMAT = 1
 CACHED, END_TO_END = "cached", "end_to_end"
@@ -36,6 +37,7 @@ _FIELDS: dict[str, Schema] = {
     "store_fingerprint": str,
     "class_weight": [float],
     "data": {str: str},
+    "features": {"precision?": str, "activation_ranges?": {str: [float]}, "int8?": dict},
     "model": dict,
     "epoch": int,
     "metrics": dict,
@@ -54,6 +56,8 @@ class RunInfo:
     store_fingerprint: str  # of the store that a cached run was trained on; "" for end-to-end runs
     class_weight: tuple[float, ...]  # (C,) of the loss
     data: dict[str, str] = field(default_factory=dict)  # of an end-to-end run, see `classify.data.identity`
+    # of a cached run whose features are not float32: how they were forwarded and how far they are from float32
+    features: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def save_checkpoint(path: Path, info: RunInfo, model: nn.Module, record: dict[st
         "epoch": record["epoch"],
         "metrics": record,
     }
+    if info.features:
+        content["features"] = info.features
     buffer = io.BytesIO()
     torch.save(content | extra, buffer)
     publish(path, buffer.getvalue())
@@ -98,7 +104,7 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind; the message names the field at fault.
     """
-    content = {"data": {}} | _read_content(path)  # earlier versions did not write `data`
+    content = {"data": {}, "features": {}} | _read_content(path)  # not every run has them
     fields = _FIELDS | (_RESUME_FIELDS if resume else {})
     check_document(path, content, fields, CheckpointError, "this is not such a checkpoint")
     unknown = sorted(str(name) for name in set(content) - set(fields))
@@ -236,6 +242,7 @@ def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:
         raise CheckpointError(f"{path}: classes and config disagree; use another checkpoint")
     if content["feature_dim"] < 1:
         raise CheckpointError(f"{path}: feature_dim is {content['feature_dim']}; use another checkpoint")
+    _check_features(path, content["features"], content["feature_dim"])
     weight = content["class_weight"]
     if len(weight) != len(config.classes) or not all(type(value) is float and 0 < value < inf for value in weight):
         raise CheckpointError(f"{path}: class_weight does not fit the classes; use another checkpoint")
@@ -247,7 +254,16 @@ def _run_info(path: Path, content: dict[str, Any]) -> RunInfo:
         store_fingerprint=content["store_fingerprint"],
         class_weight=tuple(weight),
         data=content["data"],
+        features=content["features"],
     )
+
+
+def _check_features(path: Path, features: dict[str, Any], feature_dim: int) -> None:
+    try:
+        if "int8" in features and Int8Record.from_dict(features["int8"]).samples()[0].shape[1] != feature_dim:
+            raise ValueError(f"its features do not have {feature_dim} values")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: features.int8 cannot be used ({error}); use another checkpoint") from error
 
 
 def _describe(tensor: Tensor) -> str:

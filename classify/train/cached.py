@@ -45,6 +45,7 @@ def train_cached(
     backbone: dict[str, Any],
     *,
     ledger: Ledger | None = None,
+    precision: dict[str, Any] | None = None,
     step: str = "fused",
     seconds_extract: float = 0.0,
     overwrite: bool = False,
@@ -60,17 +61,15 @@ def train_cached(
         configs: they differ in seed and checkpoint_dir only; checkpoint_dir "" creates a new folder.
         backbone: identity of the store's backbone, plain values; saved in the checkpoints.
         ledger: of the store; None if nothing was skipped.
-        step: "fused" takes one step of all heads at once by hand-written gradients (`HeadStep`); "autograd" trains
-            the heads one after another with PyTorch's autograd and Adam (`AutogradStep`).
-        seconds_extract: duration of the extraction, for the results.
+        precision: of features that are not float32, plain values; saved in the checkpoints.
+        step: "fused": all heads at once by hand-written gradients (`HeadStep`); "autograd": in turn (`AutogradStep`).
         overwrite, resume: replace the run in `checkpoint_dir`, or continue it from its last.pth if there is one.
         parent: the open folder of all seeds, if `configs` are the seeds of one run.
 
     Raises:
         SplitError: a part of the split is empty. ConfigError: `checkpoint_dir` holds a run. Others: see `fit`.
     """
-    config, tables = configs[0], features.tables
-    device = pick_device(config.device)
+    config, tables, device = configs[0], features.tables, pick_device(configs[0].device)
     splits = select_data(tables, config)
     with ExitStack() as opened, report_out_of_memory(config.batch_size):
         folders = _open_folders(opened, configs, overwrite, resume, parent)
@@ -83,7 +82,8 @@ def train_cached(
         with threads_for_batch(1):  # copying rows and summing them is bound by memory
             models = _build_models(configs, visual, tables, splits["train"], device)
             data = prepare_data(config, tables, splits, make_source, models[0], KNN_PAIRS)
-        infos = [RunInfo(CACHED, one, visual.dim, backbone, features.fingerprint, data.class_weight) for one in configs]
+        known: Any = (visual.dim, backbone, features.fingerprint, data.class_weight, {}, precision or {})
+        infos = [RunInfo(CACHED, one, *known) for one in configs]
         train = _train_fused if step == "fused" else _train_by_autograd
         runs, train_seconds = train(models, infos, folders, data, resume)
         seconds = {"extract": seconds_extract, **data.seconds, "train": train_seconds}

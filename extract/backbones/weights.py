@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from configs.errors import WeightsError
 from extract.backbones.hog import HOG, Hog
+from extract.backbones.int8_graph import Ranges
 from extract.backbones.resnet import Backbone
 from extract.backbones.tensor_file import read_tensor_file
+from store.format.int8_record import Int8Record
 
 IMAGENET, RANDOM = "imagenet", "random"
 NONE = "none"  # the backbone has no weights
@@ -39,6 +41,8 @@ class LoadedBackbone:
     backbone: Backbone | Hog
     sha256: str  # of the tensors, see `state_sha256`
     source: str  # "imagenet", "random", "none", or the name of a file
+    activation_ranges: Ranges = field(default_factory=dict)  # for int8, see `extract.backbones.int8_graph`
+    int8: Int8Record | None = None  # how far its int8 features are from float32
 
 
 def load_backbone(name: str, weights: str) -> LoadedBackbone:

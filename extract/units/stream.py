@@ -22,6 +22,7 @@ from configs.errors import DataError
 from configs.extraction_config import ExtractionConfig
 from configs.panorama import describe, edges_touch
 from extract.backbones.forward import frozen_forward
+from extract.backbones.int8 import int8_forward
 from extract.backbones.weights import LoadedBackbone
 from extract.device import explain_out_of_memory, pick_device
 from extract.units.assemble import assemble_shard
@@ -30,6 +31,7 @@ from extract.units.plan import PlannedUnit
 from extract.units.prepare import PreparedFrame, prepare_frame
 from extract.units.statistics import JobStatistics
 from extract.units.workers import Workers, open_workers, read_ahead
+from store.format.recipe import INT8
 from store.format.shard import Shard
 from store.rows import KnownRows, StoredRows, nothing_known
 from store.tables import Mask, Visual
@@ -153,7 +155,10 @@ def _open_collectors(
     """Returns one collector for each view."""
     if loaded is None:
         return [PixelCollector()]
-    forward = frozen_forward(loaded.backbone, config.crop_size, workers.device, config.precision)
+    if config.precision == INT8:
+        forward = int8_forward(loaded.backbone, workers.device, loaded.activation_ranges)
+    else:
+        forward = frozen_forward(loaded.backbone, config.crop_size, workers.device, config.precision)
     return [FeatureCollector(forward, size, config.crop_size, config.dtype, workers) for _ in range(config.views)]
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_origin
 
 from configs.errors import IntegrityError
 from store.files import publish
+from store.format.int8_record import Int8Record
 from store.format.paths import SHARD_NAME, StorePaths
 from store.format.recipe import FIRST_FORMAT, FORMAT, READABLE, Recipe, digest, recipe_differences, value_differences
 from store.tables import AXES
@@ -77,6 +78,7 @@ class Manifest:
     weights: str  # the source of the backbone's weights, for information; the recipe contains their checksum
     state: str = BUILDING
     format: int = FORMAT
+    int8: Int8Record | None = None  # for information, like `weights`; int8 stores only
 
     @property
     def fingerprint(self) -> str:
@@ -138,6 +140,8 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 def manifest_text(manifest: Manifest) -> bytes:
     """The bytes of STORE.json. Its `checksum` covers all other fields, so any damage is detected."""
     values = asdict(manifest) | {"recipe": manifest.recipe.to_dict()}
+    if manifest.int8 is None:
+        del values["int8"]
     values |= {"fingerprint": manifest.fingerprint, "plan": manifest.plan_digest}
     return (json.dumps(values | {"checksum": digest(values)}, indent=1, sort_keys=True) + "\n").encode()
 
@@ -180,6 +184,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
         weights=str(values["weights"]),
         state=state,
         format=values["format"],
+        int8=Int8Record.from_dict(values["int8"]) if "int8" in values else None,
     )
 
 

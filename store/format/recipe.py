@@ -3,17 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_origin
 
 from configs.errors import IntegrityError, MismatchError
 from configs.panorama import AUTO, PANORAMA, YES
+from configs.schema import fits
 
 FORMAT = 2  # of shards and STORE.json; every change to either increases it and must say how old stores are read
 FIRST_FORMAT = 1  # images were identified by name and size, and every image was taken for a panorama
 READABLE = (FIRST_FORMAT, FORMAT)
 CROPS = "crops"  # the backbone name of a store that holds the crops' pixels
 PIXEL_DTYPE = "uint8"
+INT8 = "int8"
 _CHOICES = {"dtype": ("float16", "float32", PIXEL_DTYPE), "views": (1, 2), "panorama": PANORAMA}
 _POSITIVE = ("visual_dim", "crop_size")
 
@@ -31,22 +33,26 @@ class Recipe:
     box_rule: str
     interpolation: str
     normalisation: str
-    precision: str  # of the forward pass: "float32", "bfloat16" or "float16"
+    precision: str  # of the forward pass: "float32", "bfloat16", "float16" or "int8"
     dtype: str  # of the stored features: "float16" or "float32"; "uint8" for crops
     views: int  # 1, or 2 with the mirrored crop
     panorama: str = AUTO  # whether the edges of an image touch: "auto", "yes" or "no", see configs.panorama
     format: int = FORMAT
+    # int8 only: map between layers -> its smallest and largest value, see extract.backbones.int8
+    activation_ranges: dict[str, list[float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, as `format` has them."""
         values = asdict(self)
         if self.format == FIRST_FORMAT:
             del values["panorama"]
+        if not self.activation_ranges:
+            del values["activation_ranges"]
         return values
 
     def identity(self) -> dict[str, Any]:
         """The fields that a head depends on. Those of storage, rounding and the shape of images may differ."""
-        free = {"dtype", "precision", "views", "panorama", "format"}
+        free = {"dtype", "precision", "views", "panorama", "format", "activation_ranges"}
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     @classmethod
@@ -60,13 +66,22 @@ class Recipe:
             raise IntegrityError("the recipe is not a table of fields; the store is damaged")
         if values.get("format") == FIRST_FORMAT:
             values = {"panorama": YES} | values
+        values = {"activation_ranges": {}} | values
         for item in fields(cls):
             value = values.get(item.name)
-            if type(value) is not item.type or not _is_possible(item.name, value):
+            kind = get_origin(item.type) or item.type
+            if type(value) is not kind or not _is_possible(item.name, value):
                 raise IntegrityError(f"the recipe's field {item.name} is {value!r}; the store is damaged")
         if len(values) != len(fields(cls)):
             unknown = sorted(set(values) - {item.name for item in fields(cls)})
             raise IntegrityError(f"the recipe has an unknown field {unknown[0]!r}; a newer version made the store")
+        ranges = values["activation_ranges"]
+        if (values["precision"] == INT8) != bool(ranges) or not fits(ranges, {str: [float]}):
+            raise IntegrityError(
+                "the recipe's field activation_ranges does not fit its precision; the store is damaged"
+            )
+        if any(len(pair) != 2 or pair[0] > pair[1] for pair in ranges.values()):
+            raise IntegrityError("the recipe's field activation_ranges has an invalid range; the store is damaged")
         return cls(**values)
 
 
@@ -86,7 +101,12 @@ def recipe_differences(actual: AnyRecipe, wanted: AnyRecipe) -> list[str]:
 def value_differences(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """One text for each name whose value differs, also if only one of the two has it."""
     pairs = [(name, actual.get(name, "missing"), wanted.get(name, "missing")) for name in {**actual, **wanted}]
-    return [f"{name} {value}, not {other}" for name, value, other in pairs if value != other]
+    return [f"{name} {_brief(value)}, not {_brief(other)}" for name, value, other in pairs if value != other]
+
+
+def _brief(value: Any) -> Any:
+    """Tables of numbers are named by their digest."""
+    return f"with digest {digest(value)[:12]}" if isinstance(value, dict) else value
 
 
 def check_recipe(owner: object, actual: AnyRecipe, wanted: AnyRecipe, remedy: str) -> None:

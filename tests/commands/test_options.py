@@ -49,7 +49,7 @@ SURFACE = {
 --persons all|paired all
 --views integer 1
 --dtype float16|float32 float16
---precision float32|bfloat16|float16 float32
+--precision float32|bfloat16|float16|int8 float32
 --batch_size integer 0
 --num_workers integer 4
 --device auto|cpu|cuda auto

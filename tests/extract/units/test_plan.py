@@ -1,17 +1,21 @@
 """A job without a person is refused before any image is read, with the reason and the first example."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from configs.errors import DataError
 from extract.annotations.jrdb import LABELS, scene_names
 from extract.dataset import read_dataset
+from extract.images.identity import ImageIdentities
 from extract.synth.dataset import draw_for_labels
-from extract.units.plan import plan_units
+from extract.units.plan import manifest_entry, plan_units
 from store.format.manifest import Selection
 from tests.jrdb_folder import person, write_folder, write_labels, write_scene
+from tests.stores import RECIPE
 
 ALL, PAIRED = Selection(1, "all"), Selection(1, "paired")
 PAIR = [person(1), person(2, mentions={1: ["conversation"]})]
@@ -67,3 +71,23 @@ def test_r20_hidden_annotation_files_are_not_drawn(tmp_path: Path, caplog: pytes
     out = draw_for_labels(labels, tmp_path / "out", scenes=None, frames=None)
     assert scene_names(out) == ["cafe"]
     assert ".cafe.json" in caplog.text
+
+
+def test_the_digests_of_a_unit_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Otherwise an existing store would be computed again. The expected values were printed by such a version."""
+    data = write_folder(tmp_path, ("cafe",), frames=2, people=3)
+    (unit,) = plan_units(data, Selection(1, "all"), identities=ImageIdentities())
+    entry = manifest_entry(replace(unit, image_ids=np.array(["a" * 64, "b" * 64])), RECIPE)
+    assert entry.digest == "1e74e9b8efcf5aa3ff7fa2b507ba656ecda466cad882c1e9ca9b9ce276a15248"
+    assert entry.visual_digest == "d23bf09ad5df74e58adefd30b94718c20bc27d2126a96116348b5479491a4727"
+
+
+def test_the_digests_of_a_unit_depend_on_activation_ranges_but_not_on_their_order(tmp_path: Path) -> None:
+    (unit,) = plan_units(write_folder(tmp_path, ("cafe",)), Selection(1, "all"), identities=ImageIdentities())
+    ranges = {"stem": [0.0, 3.0], "layer1.0": [0.0, 2.0]}
+    one, two, other = (
+        manifest_entry(unit, replace(RECIPE, precision="int8", activation_ranges=values))
+        for values in (ranges, dict(reversed(ranges.items())), ranges | {"stem": [0.0, 3.5]})
+    )
+    assert one == two
+    assert other.digest != one.digest and other.visual_digest != one.visual_digest
