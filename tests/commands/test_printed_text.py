@@ -10,6 +10,7 @@ from classify.evaluate.metrics import metrics_text
 from classify.report.log import console
 from configs.errors import DataError
 from store.describe import verify_text
+from store.format.ledger import Ledger
 from tests.jobs import run_cli
 
 NAME = "cafe\x1b]0;title\x07\nerror: all is well\x9b2J"
@@ -38,4 +39,5 @@ def test_h6_the_texts_of_commands_are_printable() -> None:
     report = {"path": "s", "faults": [fault], "fault_counts": {"zero_visual": 1}, "bad_units": [0], "units": 1}
     assert verify_text(report).splitlines()[1].strip() == f"zero_visual      {ESCAPED}: person 1"
     metrics = {"per_class_accuracy": [0.5], "class_names": [NAME], "classes_present": 1, "accuracy": 0.5, "mpca": 0.5}
-    assert metrics_text(metrics | {"split": "test", "pairs": 3}).splitlines()[1:] == [f"  {ESCAPED} 0.5000"]
+    metrics |= {"split": "test", "pairs": 3, "data": Ledger.empty().to_dict()}
+    assert metrics_text(metrics).splitlines()[1:] == [f"  {ESCAPED} 0.5000"]

@@ -22,6 +22,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "StoreError": 4,
         "IntegrityError": 4,
         "MismatchError": 4,
+        "OtherDataError": 4,
         "IncompleteError": 4,
         "AccessError": 74,
         "LockedError": 75,
