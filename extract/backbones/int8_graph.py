@@ -197,8 +197,8 @@ class _Graph:
         return output
 
     def constant(self, name: str, value: Array) -> str:
-        """Adds a constant; returns its name."""
-        self._constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+        """Adds a constant; returns its name. Scalars stay scalars, or the runtime does not fuse additions."""
+        self._constants.append(self.onnx.numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def quantize(self, name: str, values: str) -> None:

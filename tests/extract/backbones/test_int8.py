@@ -3,6 +3,7 @@
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,3 +139,18 @@ def test_features_are_float32_of_their_own_memory() -> None:
     features = int8_forward(loaded.backbone, CPU, ranges_of(loaded, crops))(crops)
     assert features.dtype == torch.float32
     assert np.isfinite(features.numpy()).all()
+
+
+def test_the_runtime_fuses_the_graph_into_integer_operators(tmp_path: Path) -> None:
+    import onnx
+
+    loaded = load_backbone("resnet18", "random")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    graph = build_graph(loaded.backbone, ranges_of(loaded, noise(2, seed=8)))
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("QLinearConv") == 20
+    assert kinds.count("QLinearAdd") == 7  # all but the last block's, which is float32
+    assert kinds.count("Conv") == 0 and kinds.count("Add") == 1
