@@ -83,6 +83,7 @@ def extract_with(
     Raises:
         Stage2Error: as `extract`, or from `check`.
     """
+    _log.info("Reading the annotations and images in %s", config.data_path)
     identities = ImageIdentities([Path(config.store)] if config.store else STORES.glob("*.store"))
     if config.precision == INT8:
         loaded = _prepare_int8(config, loaded, identities)
@@ -165,6 +166,8 @@ def plan_manifest(
     data_path, crops = Path(config.data_path), unit_size.crops_for(requested.recipe)
     units = plan_units(data_path, requested.selection, crops=crops, identities=identities)
     entries = tuple(manifest_entry(unit, requested.recipe) for unit in units)
+    frames, people = sum(unit.frames for unit in units), sum(unit.persons for unit in units)
+    _log.info("Planned %s people in %s frames of %d scenes", f"{people:,}", f"{frames:,}", len(requested.scenes))
     return units, replace(requested, scenes=scene_digests(data_path, identities), units=entries)
 
 

@@ -13,6 +13,7 @@ from store.format.ledger import MISSING_PARTNER
 from store.format.shard import Skipped
 
 MAX_COORDINATE = 1e6  # pixels; far beyond any panorama
+_NUMBERS = {int, float}  # without bool, which is a subclass of int
 _FOUND = 80  # characters of a value that a message shows
 _PERSON = re.compile(r"pedestrian:([0-9]{1,18})")
 
@@ -57,12 +58,12 @@ def box_fault(box: Any) -> str | None:
     """Returns why `box` is not a usable [x, y, width, height], or None if it is."""
     if not isinstance(box, list) or len(box) != 4:
         return "box_format"
-    if any(type(value) not in (int, float) for value in box):  # excludes bool, which is a subclass of int
+    if not _NUMBERS.issuperset(map(type, box)):
         return "box_type"
-    if any(isinstance(value, float) and not math.isfinite(value) for value in box):
-        return "box_not_finite"
-    if any(abs(value) > MAX_COORDINATE for value in box):
-        return "box_huge"
+    x, y, width, height = map(abs, box)
+    if not (x <= MAX_COORDINATE and y <= MAX_COORDINATE and width <= MAX_COORDINATE and height <= MAX_COORDINATE):
+        finite = all(math.isfinite(value) for value in box if isinstance(value, float))
+        return "box_huge" if finite else "box_not_finite"
     if box[2] < 0 or box[3] < 0:
         return "box_inverted"
     return "box_zero_area" if box[2] == 0 or box[3] == 0 else None
