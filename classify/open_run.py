@@ -64,8 +64,12 @@ def check_content(folder: RunFolder, overwrite: bool, resume: bool, seeds: Colle
 
     Raises:
         ConfigError: the folder holds a run that would be replaced without `overwrite`, or another kind of run than
-            the one to continue: of one seed instead of several or the reverse, or of seeds that are not in `seeds`.
+            the one to continue: of one seed instead of several or the reverse, or of seeds that are not in `seeds`; or
+            there is something else in the place of a seed's folder.
     """
+    for seed in map(folder.seed, seeds):
+        if seed.path.is_symlink() or not (seed.is_run() or is_unused(seed.marker, RUN)):
+            raise ConfigError(f"{seed.path} is a link, or was not made for a seed; choose another --checkpoint_dir")
     if resume and folder.can_continue():
         _check_seeds(folder, sorted(folder.seeds()), seeds)
         return

@@ -98,7 +98,8 @@ class RunFolder:
 
     def seeds(self) -> dict[int, "RunFolder"]:
         """The folders of several seeds that are here, by seed; none if this is the run of one seed."""
-        matches = [re.fullmatch(r"seed-(\d+)", path.name) for path in self.path.glob("seed-*")]
+        entries = [path for path in self.path.glob("seed-*") if not path.is_symlink()]  # which may lead to another run
+        matches = [re.fullmatch(r"seed-(\d+)", path.name) for path in entries]
         folders = {int(match[1]): self.seed(int(match[1])) for match in matches if match}
         return {number: folders[number] for number in sorted(folders) if folders[number].is_run()}
 

@@ -1,6 +1,6 @@
 """The settings of a training run. Standard library only, so that `--help` is fast."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from configs.classes import DEFAULT_CLASSES, PairClass, check_classes
@@ -161,9 +161,19 @@ class ResNetStage2Config:
 
     def __post_init__(self) -> None:
         check(self)
+        self._check_text()
         check_classes(self.classes)
         self._check_backbone()
         self._check_batchnorm()
+
+    def _check_text(self) -> None:
+        """Refuses names of files that are not UTF-8, because config.json and the checkpoints contain the settings."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise ConfigError(
+                    f"{item.name} is {value!r}, which is not valid Unicode text; rename the file or folder"
+                )
 
     def _check_backbone(self) -> None:
         if self.backbone_name == "hog" and not self.freeze_backbone:

@@ -102,7 +102,9 @@ def killed_in_replacement(run: Path, calls: int) -> bool:
     assert left == (old if staged else new)
     assert bool(staged) == (calls == 1)
     assert found.best_model.read_bytes() == (b"old" if staged else b"new")
-    with open_run_folder(small_config(run), resume=True, seeds=(1, 2, 3)):  # which removes what is stale
+    with open_run_folder(
+        small_config(run), resume=True, seeds=(1, 2, 3) if staged else (1, 3)
+    ):  # which removes what is stale
         assert not [path for path in run.iterdir() if path.name in (STAGING, CLEARING, MOVING)]
     return killed
 
@@ -167,6 +169,49 @@ def test_r14_fewer_seeds_leave_no_folders_of_earlier_seeds(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "r").glob("seed-*")) == ["seed-42", "seed-43"]
     train(tmp_path / "r", overwrite=True)
     assert not list((tmp_path / "r").glob("seed-*"))
+
+
+def test_r14_the_log_goes_on_after_the_replacement(tmp_path: Path) -> None:
+    for _ in range(2):
+        train(tmp_path / "r", overwrite=True)
+        log = (tmp_path / "r" / "training.log").read_text()
+        assert [log.count(text) for text in ("Val Epoch 1", "Val Epoch 2", "Test, best model")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_w3_what_is_in_the_place_of_a_seeds_folder_is_not_changed(tmp_path: Path, kind: str) -> None:
+    train(tmp_path / "other")
+    train(tmp_path / "r")
+    seed = tmp_path / "r" / "seed-43"
+    if kind == "link":
+        seed.symlink_to(tmp_path / "other")
+    else:
+        (seed if kind == "file" else seed / "config.json").parent.mkdir(exist_ok=True)
+        (seed if kind == "file" else seed / "config.json").write_text("mine")
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match="seed-43 is a link, or was not made for a seed"):
+        train(tmp_path / "r", 2, overwrite=True)
+    assert content(tmp_path) == before
+    train(tmp_path / "r", overwrite=True)  # of one seed, to which that folder is nothing
+    left = content(tmp_path)
+    assert {name: left[name] for name in left if not name.startswith("r/")} == {
+        name: before[name] for name in before if not name.startswith("r/")
+    }
+    assert (
+        seed.is_symlink()
+        if kind == "link"
+        else "mine" in left.get("r/seed-43", left.get("r/seed-43/config.json", b"")).decode()
+    )
+
+
+def test_w5_a_restart_by_torchrun_begins_again_unless_the_run_was_replaced(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    train(run)
+    for staged in (True, False):
+        (run / STAGING).mkdir() if staged else None
+        with open_run_folder(small_config(run), overwrite=True, resume=True) as folder:
+            assert folder.staged == staged
+            assert (run / "last.pth").exists()
 
 
 def test_r14_a_finished_run_of_several_seeds_resumes_as_one_seed_does(tmp_path: Path) -> None:

@@ -118,3 +118,21 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
         open_run_folder(small_config(tmp_path / "file" / "run")),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["store", "start"])
+def test_w8_an_input_is_not_inside_a_run_folder_that_is_replaced(tmp_path: Path, name: str) -> None:
+    config = small_config(tmp_path / "r")
+    options = {name: str(tmp_path / "r" / "seed-1")}
+    with pytest.raises(ConfigError, match="an input, is inside the run folder"):
+        check_run_folder(config, TrainOptions(**options))
+    with open_run_folder(config):
+        pass
+    check_run_folder(config, TrainOptions(**options))
+    with pytest.raises(ConfigError, match="an input, is inside the run folder"):
+        check_run_folder(config, TrainOptions(overwrite=True, **options))
+    with pytest.raises(ConfigError, match="an input, is inside the run folder"):
+        check_run_folder(small_config(tmp_path / "r", weights=str(tmp_path / "r")), TrainOptions(overwrite=True))
+    inside = small_config(tmp_path / "r" / "seed-1" / "run")
+    with pytest.raises(ConfigError, match="an input"):
+        check_run_folder(inside, TrainOptions(**options))

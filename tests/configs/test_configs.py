@@ -37,6 +37,7 @@ from configs.train_options import TrainOptions
         ("seed", 2**63),
         ("classes", "walking"),
         ("split", {"train": []}),
+        ("checkpoint_dir", "r\udcff"),
     ],
 )
 def test_a_value_of_a_run_that_is_not_allowed_is_refused_by_name(name: str, value: Any) -> None:
