@@ -1,7 +1,7 @@
 """Fault injection: `python -m tests.faults.campaign [--full] [--only PART] [--json FILE]` (docs/reliability.md).
 
-Parts whose names begin with "command" run whole commands; they take hours in full, and --command, --count and --seed
-run a share of them. Ends with exit code 1 if a guarantee was broken, or if the negative control broke none.
+Parts whose names begin with "command" run whole commands; they take hours in full, and --command, --count, --seed and
+--seconds run a share of them. Ends with exit code 1 if a guarantee was broken, or if the negative control broke none.
 """
 
 import argparse
@@ -84,10 +84,11 @@ def main() -> None:
     parser.add_argument("--command", default=[], action="append", help="run this command only; can be repeated")
     parser.add_argument("--count", type=int, default=0, help="trials of each kind and command")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments of commands")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time for each command of a part")
     parser.add_argument("--folder", type=Path, help="folder for the stores (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file to write the results to")
     arguments = parser.parse_args()
-    amount = Amount(arguments.full, tuple(arguments.command), arguments.count, arguments.seed)
+    amount = Amount(arguments.full, tuple(arguments.command), arguments.count, arguments.seed, arguments.seconds)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         results = run_campaign(Path(folder).resolve(), tuple(arguments.only or PARTS), amount)
     text = json.dumps(results, indent=1)

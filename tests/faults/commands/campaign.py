@@ -1,7 +1,8 @@
 """The parts of the campaign that run whole commands, called by `tests.faults.campaign`."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Amount:
     commands: Sequence[str] = ()  # names of SCENARIOS; (): all of the part
     count: int = 0  # trials of each kind and command; 0: as many as `full` says
     seed: int = 0  # of random moments
+    seconds: float = float("inf")  # for each command; later trials are left out
 
     def of(self, full: int, quick: int) -> int:
         """The number of trials."""
@@ -46,12 +48,8 @@ def command_signals(workspace: Workspace, amount: Amount) -> dict[str, Any]:
 
 def command_random(workspace: Workspace, amount: Amount) -> dict[str, Any]:
     """SIGKILL at random moments."""
-    names = amount.commands or KILLED_AT_RANDOM
-    return _each(
-        workspace,
-        Amount(amount.full, names, amount.count, amount.seed),
-        lambda trial: kill_at_random(trial, amount.of(200, 5), amount.seed),
-    )
+    chosen = replace(amount, commands=amount.commands or KILLED_AT_RANDOM)
+    return _each(workspace, chosen, lambda trial: kill_at_random(trial, amount.of(200, 5), amount.seed))
 
 
 def command_writes(workspace: Workspace, amount: Amount) -> dict[str, Any]:
@@ -85,6 +83,7 @@ def _each(workspace: Workspace, amount: Amount, run: Callable[[CommandTrial], No
         if amount.commands and scenario.name not in amount.commands:
             continue
         trial = CommandTrial(scenario, workspace)
+        trial.deadline = time.monotonic() + amount.seconds
         run(trial)
         results["broken"] += trial.counts.pop("broken")
         results[scenario.name] = {"calls": trial.calls, **trial.counts}

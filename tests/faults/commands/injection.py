@@ -12,13 +12,14 @@ from tests.faults.trial import ALL, ALWAYS, ERROR, KILL_BEFORE, Fault
 
 def kill_at_calls(trial: CommandTrial, most: int) -> None:
     """Kills the command before each call that changes a file, or before `most` of them."""
-    for at in tqdm(_points(trial.calls, most), desc=f"kills: {trial.scenario.name}", disable=None):
+    for at in tqdm(trial.in_time(_points(trial.calls, most)), desc=f"kills: {trial.scenario.name}", disable=None):
         trial.under_fault(Fault(ALL, KILL_BEFORE, at))
 
 
 def fail_at_calls(trial: CommandTrial, most: int) -> None:
     """Fails each call that changes a file, or `most` of them: a full disk for good, and one I/O error."""
-    for number, at in enumerate(tqdm(_points(trial.calls, most), desc=f"errors: {trial.scenario.name}", disable=None)):
+    points = trial.in_time(_points(trial.calls, most))
+    for number, at in enumerate(tqdm(points, desc=f"errors: {trial.scenario.name}", disable=None)):
         faults = (Fault(ALL, ERROR, at, errno.ENOSPC, ALWAYS), Fault(ALL, ERROR, at, errno.EIO))
         for fault in faults if most >= trial.calls else faults[number % 2 : number % 2 + 1]:
             trial.under_fault(fault)
@@ -26,13 +27,14 @@ def fail_at_calls(trial: CommandTrial, most: int) -> None:
 
 def interrupt(trial: CommandTrial, count: int, seed: int = 0) -> None:
     """Sends SIGTERM and SIGINT by turns, at random moments."""
-    for number, seconds in enumerate(_moments(trial, count, seed)):
+    for number, seconds in enumerate(trial.in_time(_moments(trial, count, seed))):
         trial.signalled(seconds, (signal.SIGTERM, signal.SIGINT)[number % 2])
 
 
 def kill_at_random(trial: CommandTrial, count: int, seed: int = 0) -> None:
     """Sends SIGKILL at random moments."""
-    for seconds in tqdm(_moments(trial, count, seed), desc=f"random kills: {trial.scenario.name}", disable=None):
+    moments = trial.in_time(_moments(trial, count, seed))
+    for seconds in tqdm(moments, desc=f"random kills: {trial.scenario.name}", disable=None):
         trial.signalled(seconds)
 
 

@@ -4,9 +4,11 @@ import hashlib
 import json
 import signal
 import statistics
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.faults.commands.scenarios import Arguments, Scenario
 from tests.faults.commands.whole import faulty_files, is_temporary, mixed_runs
@@ -18,6 +20,8 @@ INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 REFUSED = {1, 2, 4, 75}  # exit codes of refusals
 ADVICE = (("--resume auto", ("--resume", "auto")), ("--overwrite", ("--overwrite",)))
 
+Point = TypeVar("Point")
+
 
 @dataclass
 class CommandTrial:
@@ -26,6 +30,7 @@ class CommandTrial:
     scenario: Scenario
     workspace: Workspace
     references: int = 2  # undisturbed runs, which must agree
+    deadline: float = float("inf")  # of `in_time`, by time.monotonic
     reference: Any = None
     known: frozenset[str] = frozenset()  # sha256 of the files of an undisturbed run and of those before it
     calls: int = 0
@@ -58,6 +63,13 @@ class CommandTrial:
     def out(self) -> Path:
         """The folder with the outputs."""
         return self.workspace.trial / "out"
+
+    def in_time(self, points: Iterable[Point]) -> Iterator[Point]:
+        """The points of the trials to run, until the deadline."""
+        for point in points:
+            if time.monotonic() > self.deadline:
+                return
+            yield point
 
     def under_fault(self, fault: Fault) -> None:
         """One trial with a fault inside the command."""
