@@ -1,7 +1,7 @@
 """Extraction compared with the limit set by its parts, and a whole run with the straightforward way.
 
 python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_size 112] [--rounds 3] [--data DIR]
-    [--no-steady] [--no-before] [--out FILE]
+    [--no-steady] [--precision int8] [--no-before] [--out FILE]
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import click
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from classify.data.selection import select_splits
-from configs.extraction_config import ExtractionConfig
+from configs.extraction_config import PRECISIONS, ExtractionConfig
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.forward import frozen_forward
 from extract.backbones.weights import LoadedBackbone, load_backbone
@@ -45,6 +46,7 @@ _PROBE = 256  # crops that a forward pass alone is measured on
 @click.option("--crop_size", default=112)
 @click.option("--rounds", default=3)
 @click.option("--steady/--no-steady", default=True, help="Compare the job with the limit of its parts.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Compare the job in this precision with float32.")
 @click.option("--before/--no-before", default=True, help="Compare 50 epochs with the straightforward way.")
 @click.option("--data", type=click.Path(path_type=Path), help="JRDB-format folder to use instead of drawn data.")
 @click.option("--out", type=click.Path(path_type=Path))
@@ -54,6 +56,7 @@ def main(
     crop_size: int,
     rounds: int,
     steady: bool,
+    precision: str | None,
     before: bool,
     data: Path | None,
     out: Path | None,
@@ -65,6 +68,9 @@ def main(
         data = data or draw_dataset(Path(folder) / "data", scenes=6, frames=frames // 6, people=22)
         if steady:
             rows, values = _measure_job(data, load_backbone(backbone, "random"), crop_size, rounds)
+        if precision is not None:
+            more_rows, more = _measure_precision(data, load_backbone(backbone, "random"), crop_size, precision, rounds)
+            rows, values = rows + more_rows, values | more
         if before:
             run_rows, run_values = _measure_run(data, rounds)
             rows, values = rows + run_rows, values | run_values
@@ -115,16 +121,42 @@ def _measure_job(data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int
     return rows, values
 
 
-def _job_rate(data: Path, loaded: LoadedBackbone, crop_size: int) -> float:
-    """Crops per second of an extraction into a new store, in this process."""
+def _measure_precision(
+    data: Path, loaded: LoadedBackbone, crop_size: int, precision: str, rounds: int
+) -> tuple[list[Row], dict[str, float]]:
+    """Measures the job in `precision` against the job in float32; calibration, which int8 needs, apart."""
+    calibration: list[float] = []
+    values = interleave(
+        {
+            f"job in {name}": lambda name=name: _job_rate(data, loaded, crop_size, name, calibration)
+            for name in ("float32", precision)
+        },
+        rounds,
+    )
+    ratio = values[f"job in {precision}"] / values["job in float32"]
+    target = {"int8": ">= 2.7" if loaded.backbone.name == "resnet50" else ">= 2.6", "bfloat16": ">= 1.55"}
+    seconds = median(calibration[1::2])
+    rows = [(f"the {name}, store and fsyncs included", f"{value:.0f} crops/s", "") for name, value in values.items()]
+    rows.append((f"{precision} / float32", f"{ratio:.2f} times", target.get(precision, "")))
+    rows.append((f"calibration in {precision}", f"{seconds:.1f} s", "< 6 s"))
+    return rows, values | {"precision_ratio": ratio, "calibration_seconds": seconds}
+
+
+def _job_rate(
+    data: Path, loaded: LoadedBackbone, crop_size: int, precision: str = "float32", before: list[float] | None = None
+) -> float:
+    """Crops per second of an extraction into a new store, in this process; adds the seconds before it to `before`."""
     with tempfile.TemporaryDirectory() as folder:
         config = ExtractionConfig(
             data_path=str(data), store=f"{folder}/s.store", weights="random", crop_size=crop_size, device="cpu",
-            backbone=loaded.backbone.name,
+            backbone=loaded.backbone.name, precision=precision,
         )  # fmt: skip
         start = perf_counter()
         summary = extract_with(config, loaded)
-        return summary.statistics.crops_forwarded / (perf_counter() - start)
+        seconds, total = perf_counter() - start, summary.statistics.seconds["total"]
+        if before is not None:
+            before.append(seconds - total)
+        return summary.statistics.crops_forwarded / (seconds if before is None else total)
 
 
 # Runs a command line as the console script does, and prints the peak memory of the process in kB.
