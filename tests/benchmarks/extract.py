@@ -4,14 +4,12 @@ python -m tests.benchmarks.extract [--frames 120] [--backbone resnet18] [--crop_
     [--no-steady] [--precision int8] [--no-before] [--out FILE]
 """
 
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import click
@@ -19,19 +17,19 @@ import torch
 from torch import Tensor
 
 from classify.data.selection import select_splits
-from configs.extraction_config import PRECISIONS, ExtractionConfig
+from configs.extraction_config import PRECISIONS
 from configs.resnet_stage2_config import ResNetStage2Config
 from extract.backbones.forward import frozen_forward
 from extract.backbones.weights import LoadedBackbone, load_backbone
 from extract.dataset import Dataset, read_dataset
 from extract.images.crops import crop_people
 from extract.images.read import read_frame
-from extract.job import extract_with
 from extract.synth.dataset import draw_dataset
 from extract.units.collect import CPU_SIZES
 from extract.units.workers import single_threaded_pool
 from store.format.manifest import Selection
 from tests.benchmarks.baseline import seconds_per_pair
+from tests.benchmarks.job_rate import job_rate, measure_precision, process_rate
 from tests.benchmarks.measure import Measurements, Row, interleave, report, seconds_of
 
 CPU = torch.device("cpu")
@@ -69,7 +67,7 @@ def main(
         if steady:
             rows, values = _measure_job(data, load_backbone(backbone, "random"), crop_size, rounds)
         if precision is not None:
-            more_rows, more = _measure_precision(data, load_backbone(backbone, "random"), crop_size, precision, rounds)
+            more_rows, more = measure_precision(data, load_backbone(backbone, "random"), crop_size, precision, rounds)
             rows, values = rows + more_rows, values | more
         if before:
             run_rows, run_values = _measure_run(data, rounds)
@@ -88,8 +86,8 @@ def _measure_job(data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int
     people = crops / len(dataset.image_paths)
     peaks: list[float] = []  # GB
     measures: dict[str, Callable[[], float]] = {
-        "job": lambda: _job_rate(data, loaded, crop_size),
-        "process": lambda: _process_rate(data, loaded, crop_size, peaks),
+        "job": lambda: job_rate(data, loaded, crop_size),
+        "process": lambda: process_rate(data, loaded, crop_size, peaks),
         "plain script": lambda: _script_rate(data, loaded, crop_size, crops),
         "decode": lambda: _decode_seconds(dataset),
         "crop": lambda: _crop_seconds(dataset, crop_size),
@@ -119,81 +117,6 @@ def _measure_job(data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int
         ("its peak memory", f"{values['peak_gb']:.2f} GB", "< 1.5 GB"),
     ]
     return rows, values
-
-
-def _measure_precision(
-    data: Path, loaded: LoadedBackbone, crop_size: int, precision: str, rounds: int
-) -> tuple[list[Row], dict[str, float]]:
-    """Measures the job in `precision` against the job in float32; calibration, which int8 needs, apart."""
-    calibration: list[float] = []
-    values = interleave(
-        {
-            f"job in {name}": lambda name=name: _job_rate(data, loaded, crop_size, name, calibration)
-            for name in ("float32", precision)
-        },
-        rounds,
-    )
-    ratio = values[f"job in {precision}"] / values["job in float32"]
-    target = {"int8": ">= 2.7" if loaded.backbone.name == "resnet50" else ">= 2.6", "bfloat16": ">= 1.55"}
-    seconds = median(calibration[1::2])
-    rows = [(f"the {name}, store and fsyncs included", f"{value:.0f} crops/s", "") for name, value in values.items()]
-    rows.append((f"{precision} / float32", f"{ratio:.2f} times", target.get(precision, "")))
-    rows.append((f"calibration in {precision}", f"{seconds:.1f} s", "< 6 s"))
-    return rows, values | {"precision_ratio": ratio, "calibration_seconds": seconds}
-
-
-def _job_rate(
-    data: Path, loaded: LoadedBackbone, crop_size: int, precision: str = "float32", before: list[float] | None = None
-) -> float:
-    """Crops per second of an extraction into a new store, in this process; adds the seconds before it to `before`."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = ExtractionConfig(
-            data_path=str(data), store=f"{folder}/s.store", weights="random", crop_size=crop_size, device="cpu",
-            backbone=loaded.backbone.name, precision=precision,
-        )  # fmt: skip
-        start = perf_counter()
-        summary = extract_with(config, loaded)
-        seconds, total = perf_counter() - start, summary.statistics.seconds["total"]
-        if before is not None:
-            before.append(seconds - total)
-        return summary.statistics.crops_forwarded / (seconds if before is None else total)
-
-
-# Runs a command line as the console script does, and prints the peak memory of the process in kB.
-_COMMAND = """
-import sys
-from pathlib import Path
-import cli
-
-def run():
-    try:
-        cli.main(sys.argv[1:])
-    finally:
-        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        print(peak.split()[1], file=sys.stderr)
-
-cli.run_and_exit(run)
-"""
-
-
-def _process_rate(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list[float]) -> float:
-    """Crops per second of the command in a new process; appends its peak memory in GB to `peaks`."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _COMMAND, "extract", "--data_path", str(data), "--store", f"{folder}/s",
-                   "--weights", "random", "--crop_size", str(crop_size), "--backbone", loaded.backbone.name,
-                   "--device", "cpu", "--json"]  # fmt: skip
-        start = perf_counter()
-        done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        seconds = perf_counter() - start
-        peaks.append(int(done.stderr.split()[-1]) * 1024 / 1e9)
-        return int(json.loads(done.stdout)["crops_forwarded"]) / seconds
-
-
-def _script_rate(data: Path, loaded: LoadedBackbone, crop_size: int, crops: int) -> float:
-    """Crops per second of the script that one writes in an hour, in a new process."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(SCRIPT), str(data), f"{folder}/f.h5", loaded.backbone.name, str(crop_size)]
-        return crops / seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def _forward_passes(loaded: LoadedBackbone, crop_size: int) -> dict[str, Callable[[Tensor], object]]:
