@@ -29,12 +29,11 @@ from extract.units.collect import CPU_SIZES
 from extract.units.workers import single_threaded_pool
 from store.format.manifest import Selection
 from tests.benchmarks.baseline import seconds_per_pair
-from tests.benchmarks.job_rate import job_rate, measure_precision, process_rate
+from tests.benchmarks.job_rate import job_rate, measure_precision, process_rate, script_rate
 from tests.benchmarks.measure import Measurements, Row, interleave, report, seconds_of
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("plain_script.py")
 _PROBE = 256  # crops that a forward pass alone is measured on
 
 
@@ -88,7 +87,7 @@ def _measure_job(data: Path, loaded: LoadedBackbone, crop_size: int, rounds: int
     measures: dict[str, Callable[[], float]] = {
         "job": lambda: job_rate(data, loaded, crop_size),
         "process": lambda: process_rate(data, loaded, crop_size, peaks),
-        "plain script": lambda: _script_rate(data, loaded, crop_size, crops),
+        "plain script": lambda: script_rate(data, loaded, crop_size, crops),
         "decode": lambda: _decode_seconds(dataset),
         "crop": lambda: _crop_seconds(dataset, crop_size),
     }

@@ -11,9 +11,10 @@ from time import perf_counter
 from configs.extraction_config import ExtractionConfig
 from extract.backbones.weights import LoadedBackbone
 from extract.job import extract_with
-from tests.benchmarks.measure import Row, interleave
+from tests.benchmarks.measure import Row, interleave, seconds_of
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("plain_script.py")
 
 
 def measure_precision(
@@ -84,7 +85,7 @@ def process_rate(data: Path, loaded: LoadedBackbone, crop_size: int, peaks: list
         return int(json.loads(done.stdout)["crops_forwarded"]) / seconds
 
 
-def _script_rate(data: Path, loaded: LoadedBackbone, crop_size: int, crops: int) -> float:
+def script_rate(data: Path, loaded: LoadedBackbone, crop_size: int, crops: int) -> float:
     """Crops per second of the script that one writes in an hour, in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(SCRIPT), str(data), f"{folder}/f.h5", loaded.backbone.name, str(crop_size)]
