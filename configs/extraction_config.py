@@ -33,8 +33,9 @@ class ExtractionConfig:
     precision: str = setting(
         "float32",
         choices=PRECISIONS,
-        help="Number type of the forward pass. On a GPU, float16 errs by up to 0.6 %, bfloat16 by up to 5 %. On a CPU, "
-        "int8 (extra onnx) is fastest, and the extraction measures its error, about 10 %.",
+        help="Number type of the forward pass. On a GPU, float16 errs by up to 0.6 %. On a GPU, and on a CPU that "
+        "computes it natively, bfloat16 errs by up to 5 %. On a CPU, int8 (extra onnx) is fastest, and the extraction "
+        "measures its error, about 10 %.",
     )
     # how to compute
     batch_size: int = setting(

@@ -11,6 +11,7 @@ from configs.errors import DataError, StoreError
 from configs.extraction_config import ExtractionConfig
 from configs.process.failures import how_to_continue
 from extract.annotations.jrdb import scene_digests, scene_names
+from extract.backbones.precision import faster_precision
 from extract.backbones.weights import NONE, LoadedBackbone, load_backbone
 from extract.device import pick_device
 from extract.images.identity import ImageIdentities
@@ -44,6 +45,7 @@ class ExtractionSummary:
 
     store: Path
     on_cpu: bool
+    faster: str = ""  # which other precision would be faster here
     units_reused: int = 0
     statistics: JobStatistics = field(default_factory=JobStatistics)
     crops: "ExtractionSummary | None" = None  # of the store of crops inside this one
@@ -51,7 +53,7 @@ class ExtractionSummary:
     def to_dict(self) -> dict[str, Any]:
         """Returns the store's description and the job's statistics as plain values for JSON."""
         values = store_info(self.store) | {"units_reused": self.units_reused} | vars(self.statistics)
-        values |= {"bound": self.statistics.bottleneck(self.on_cpu)}
+        values |= {"bound": self.statistics.bottleneck(self.on_cpu), "faster": self.faster}
         return values if self.crops is None else values | {"crops": self.crops.to_dict()}
 
 
@@ -182,7 +184,9 @@ def _extract_into(
 ) -> ExtractionSummary:
     """Writes the store at `path` unless it is finished; `loaded` is None for a store of crops."""
     start = perf_counter()
-    summary = ExtractionSummary(path, pick_device(config.device).type == "cpu")
+    on_cpu = pick_device(config.device).type == "cpu"
+    faster = "" if loaded is None else faster_precision(config.precision, config.backbone, on_cpu)
+    summary = ExtractionSummary(path, on_cpu, faster)
     if not config.retry_skipped and is_finished(path, requested):
         summary.units_reused = int(store_info(path)["units"])
     else:

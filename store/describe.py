@@ -47,7 +47,8 @@ def _extraction_lines(info: dict[str, Any]) -> list[str]:
         f"{info['rows_reused']:,} features and {info['units_reused']} whole units reused",
         f"  seconds      {stages}",
     ]
-    return lines + ([f"  bound by     {info['bound']}"] if info["bound"] else [])
+    lines += [f"  bound by     {info['bound']}"] if info["bound"] else []
+    return lines + ([f"  faster here  {info['faster']}"] if info["faster"] and info["crops_forwarded"] else [])
 
 
 def verify_text(report: dict[str, Any], limit: int = 20) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from configs.errors import DeviceError
 from extract.backbones.folded import FoldedResNet
 from extract.backbones.hog import Hog
+from extract.backbones.precision import check_cpu_precision
 from extract.backbones.resnet import Backbone
 
 Forward = Callable[[Tensor], Tensor]
@@ -24,18 +24,16 @@ def frozen_forward(backbone: Backbone | Hog, crop_size: int, device: torch.devic
     On the CPU a crop's features do not depend on the rest of its batch or on the batch size, not even in one bit.
 
     Args:
-        precision: number format of the forward pass on CUDA: "float32", "bfloat16" (each feature vector within 5 % of
-            float32, measured as the length of the difference) or "float16" (within 0.6 %).
+        precision: number format of the convolutions: "float32", "bfloat16" (each feature vector within 5 % of float32,
+            measured as the length of the difference) or, on CUDA, "float16" (within 0.6 %).
 
     Raises:
-        DeviceError: `precision` is not "float32" on the CPU, which always computes in float32. (Otherwise the store's
-            recipe would name a precision that was not used.)
+        DeviceError: see `check_cpu_precision`.
     """
-    if device.type == "cpu" and precision != "float32":
-        raise DeviceError(f"--precision {precision} needs a CUDA device; use --precision float32 on the CPU")
     if device.type == "cpu":
+        check_cpu_precision(precision, backbone.name)
         if isinstance(backbone, Backbone):
-            return FoldedResNet(backbone.cpu().eval(), crop_size)
+            return FoldedResNet(backbone.cpu().eval(), crop_size, getattr(torch, precision))
         return torch.inference_mode()(backbone.cpu())
     model = backbone.to(device).to(memory_format=torch.channels_last).eval()
     return _forward_on_cuda(model, device, precision)

@@ -143,8 +143,17 @@ def test_out_of_memory_while_decoding_does_not_count_as_a_damaged_image(
         extract_store(loaded, data, tmp_path / "a.store", max_skipped=1.0)
 
 
-def test_lower_precision_is_refused_on_the_cpu(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
-    with pytest.raises(DeviceError, match="bfloat16 needs a CUDA device"):
+def test_float16_is_refused_on_the_cpu(tmp_path: Path, loaded: LoadedBackbone, data: Path) -> None:
+    with pytest.raises(DeviceError, match="float16 needs a CUDA device"):
+        extract_store(loaded, data, tmp_path / "a.store", precision="float16")
+
+
+def test_bfloat16_is_refused_on_a_cpu_without_it(
+    tmp_path: Path, loaded: LoadedBackbone, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {"avx2": True, "avx512_f": True, "avx512_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: others)
+    with pytest.raises(DeviceError, match=r"no instructions for bfloat16.*use --precision float32"):
         extract_store(loaded, data, tmp_path / "a.store", precision="bfloat16")
 
 

@@ -130,7 +130,7 @@ def images(folder: Path) -> Loader:
 
     from PIL import Image
 
-    from extract.images.read import FrameError, frame_size, read_frame
+    from extract.images.read import FrameError, read_frame
 
     path = folder / "a.jpg"
     image, intact = Image.linear_gradient("L").convert("RGB").resize((64, 16)), []
@@ -140,14 +140,14 @@ def images(folder: Path) -> Loader:
         intact.append(file.getvalue())
 
     def load() -> object:
-        return frame_size(path, folder), read_frame(path, folder)
+        return read_frame(path, folder)
 
     return Loader(path, load, tuple(intact), FrameError)
 
 
 def image_caches(folder: Path) -> Loader:
     """The cache of images' sha256 beside a store. A damaged one is not used, which is an error here."""
-    from extract.images.identity import ImageIdentities
+    from extract.images.file_cache import FileCache
     from store.format.paths import StorePaths
     from store.format.recipe import digest
 
@@ -161,7 +161,7 @@ def image_caches(folder: Path) -> Loader:
             return encode_json({"checksum": "", "images": value})
 
     def load() -> object:
-        known = ImageIdentities([folder])._cached
+        known = FileCache([path])._loaded
         if not known:
             raise Stage2Error("the cache is not used")
         return known
