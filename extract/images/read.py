@@ -1,6 +1,7 @@
 """Reads image files safely: only regular files inside the dataset, with limits on bytes and pixels, fully decoded."""
 
 import os
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,8 @@ from extract.images.formats import (
     is_truncated_jpeg,
     read_header,
 )
+
+_PLACE_IN_TORCHVISION = re.compile(r"^\w+, \S+:\d+, ")  # in front of its messages
 
 MAX_PIXELS = 88_000_000
 MAX_BYTES = 512 * 2**20
@@ -90,7 +93,7 @@ def decode_frame(data: bytes, path: Path) -> Tensor:
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):  # not the image's fault: it must not be skipped as damaged
             raise
-        reason = (str(error).splitlines() or ["no reason given"])[0]
+        reason = _PLACE_IN_TORCHVISION.sub("", (str(error).splitlines() or ["no reason given"])[0])
         raise FrameError("image_damaged", f"{path} cannot be decoded ({reason})") from error
     if pixels.shape != (3, header.height, header.width):
         raise FrameError("image_damaged", f"{path} has another size than its header states")
