@@ -17,13 +17,12 @@ from torch import Tensor
 from classify.data.batches import PairBatch
 from classify.model.head import FusionHead
 from classify.model.losses import Objective
+from classify.train.adam import adam_step, mask_where_zero
 from configs.resnet_stage2_config import ResNetStage2Config
 
 Views = dict[str, Tensor]  # parameter name -> (S, ...) view of a flat buffer
 
 _MOMENTS = ("mean", "square")
-_adam = torch._fused_adam_  # what torch.optim.Adam(fused=True) calls, without its preparation, which takes 0.1 ms
-_where_above = torch.ops.aten.threshold_backward  # (x, y, t) -> x where y > t, else 0: the fastest masking operator
 
 
 class HeadState:
@@ -88,22 +87,8 @@ class HeadStep:
         )
         loss = self._backward(persons, spatial, label)
         self._clip()
-        self._steps += 1
-        _adam(
-            [self._value],
-            [self._flat_gradient],
-            [self._mean],
-            [self._square],
-            [],
-            [self._steps],
-            lr=rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self._config.weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        buffers = (self._value, self._flat_gradient, self._mean, self._square, self._steps)
+        adam_step(*buffers, rate=rate, weight_decay=self._config.weight_decay)
         for state in self._states:
             state.steps += 1
         return loss
@@ -138,12 +123,12 @@ class HeadStep:
 
         loss, d_logits = self._objective.loss_and_gradient(logits, label)
         d_hidden = self._linear_backward("classify", hidden, d_logits).mul_(1.0 / keep)
-        d_fused = self._linear_backward("relation", fused, _where_above(d_hidden, hidden, 0))
+        d_fused = self._linear_backward("relation", fused, mask_where_zero(d_hidden, hidden))
         d_paired, d_embedded = _fuse_backward(head.fusion, va, vb, d_fused)
         if head.fusion == "bilinear":
             d_paired = self._linear_backward("interact", projected, d_paired)
-        self._linear_backward("place", scaled, _where_above(d_embedded, embedded, 0), inputs=False)
-        self._linear_backward("project", x, _where_above(d_paired, projected, 0), inputs=False)
+        self._linear_backward("place", scaled, mask_where_zero(d_embedded, embedded), inputs=False)
+        self._linear_backward("project", x, mask_where_zero(d_paired, projected), inputs=False)
         return loss
 
     def _linear(self, name: str, x: Tensor) -> Tensor:

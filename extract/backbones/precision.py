@@ -1,7 +1,6 @@
 """Which number formats this CPU computes a backbone in, and which one would be faster."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -35,8 +34,7 @@ def check_cpu_precision(precision: str, backbone: str) -> None:
 
 
 def _has_one_of(instructions: Sequence[str]) -> bool:
-    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # earlier versions of PyTorch cannot tell
-    capabilities: Mapping[str, Any] = get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in instructions)
 
 

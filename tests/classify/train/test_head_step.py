@@ -1,5 +1,6 @@
 """The fused head step against autograd: the same losses, gradients and steps."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,13 @@ def batch_of(seed: int, pairs: int = 7, dtype: torch.dtype = torch.float32, clas
     spatial = torch.rand((pairs, 8), generator=generator, dtype=dtype)
     label = torch.randint(0, classes, (pairs,), generator=generator)
     return PairBatch(persons, torch.arange(pairs), torch.arange(pairs) + pairs, spatial, label)
+
+
+@pytest.fixture(autouse=True, params=["private", "public"])
+def operators(request: pytest.FixtureRequest, hide: Callable[[], None]) -> None:
+    """Runs every test with PyTorch's private operators, and with the public ones only."""
+    if request.param == "public":
+        hide()
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 30])
