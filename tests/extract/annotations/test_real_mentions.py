@@ -20,7 +20,7 @@ from tests.jrdb_folder import write_image, write_labels
 Frames = dict[str, list[dict[str, Any]]]
 Pairs = dict[tuple[str, str, str], frozenset[str]]  # (frame, person, person) -> labels
 ABSENT = 900_000  # ids from here on have no box
-JRDB_PAR = Path("/work/shared/data/jrdb-par/labels/labels_2d_activity_social_stitched")
+JRDB_PAR = Path(__file__).parents[4] / "shared/data/jrdb-par/labels/labels_2d_activity_social_stitched"
 
 
 def drawn_frames(seed: int, count: int = 4) -> Frames:
