@@ -159,7 +159,7 @@ def export(run_folder: Path, kind: str, out: Path, weights: str, overwrite: bool
 @options.compare
 def compare(
     out: Path, backbones: str, modes: str, max_skipped: float, config_file: Path | None, as_json: bool, **given: Any
-) -> None:
+) -> int:
     """Train several backbones, cached and end to end, on the same split, and print a table."""
     from classify.experiments.compare import compare as run
     from classify.experiments.compare import compare_table
@@ -169,6 +169,7 @@ def compare(
     with console(sys.stderr):
         comparison = run(out, backbones.split(","), modes.split(","), settings, max_skipped)
     _print(comparison, as_json, compare_table)
+    return EXIT_SKIPPED if comparison["damaged"] else 0
 
 
 @stage2.command()

@@ -71,7 +71,8 @@ def compare(
         train: trains one run.
 
     Returns:
-        The content of compare.json: `rows`, `baselines`, `classes` and `pairs_per_class`.
+        The content of compare.json: `rows`, `baselines`, `classes`, `pairs_per_class`, and `damaged`: how many frames,
+        persons and pairs a run skipped because of damage, at most.
 
     Raises:
         ConfigError: a name is unknown, there is nothing to compare, or `out` has files but no comparison.
@@ -104,6 +105,7 @@ def _compare(
         "baselines": {name: runs[0]["results"]["baselines"][name] for name in ("majority", "spatial_only")},
         "classes": runs[0]["results"]["classes"],
         "pairs_per_class": runs[0]["results"]["pairs_per_class"],
+        "damaged": max(run["results"].get("data", {"damaged": 0})["damaged"] for run in runs),
     }
     write_json(out / RESULT, comparison)
     publish(out / TABLE, compare_markdown(comparison).encode())

@@ -67,6 +67,7 @@ def write_report(run: Path, out: Path, overlays: Sequence[Path] = (), overwrite:
         _section("Comparison with the baselines, test split", _baseline_table(results)),
         _section("Per class, test split", _class_table(results)),
         *([_section("Pairs of each class and split", _split_table(results))] if "class_table" in results else []),
+        *([_section("Data", _ledger_table(results["data"]))] if "data" in results else []),
         _section("Plots", _figures(plots)),
         *([_section("Predictions for test frames", _legend(results) + _overlays(overlays))] if overlays else []),
         _section("Run", _details(folder, results)),
@@ -132,6 +133,20 @@ def _split_table(results: dict[str, Any]) -> str:
         for name, row in results["class_table"].items()
     )
     return f"<table><tr><th>class</th>{head}</tr>{body}</table>"
+
+
+def _ledger_table(data: dict[str, Any]) -> str:
+    """What was planned, used and skipped, from `Ledger.to_dict`."""
+    kinds = ("frames", "persons", "pairs")
+    rows = [("planned", data["planned"]), ("used", data["used"])]
+    reasons = sorted({reason for counts in data["skipped"].values() for reason in counts})
+    rows += [(f"skipped: {name}", {kind: data["skipped"][kind].get(name, 0) for kind in kinds}) for name in reasons]
+    head = "".join(f"<th>{html_text(kind)}</th>" for kind in kinds)
+    body = "".join(
+        f"<tr><td>{html_text(name)}</td>" + "".join(f'<td class="n">{counts[kind]:,}</td>' for kind in kinds) + "</tr>"
+        for name, counts in rows
+    )
+    return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
 
 def _bar(value: float) -> str:

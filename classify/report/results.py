@@ -17,6 +17,7 @@ from store.files import publish
 from store.format.ledger import damage_text
 
 METRICS = {"accuracy": float, "mpca": float}
+_COUNTS: Schema = {"frames": int, "persons": int, "pairs": int}
 # What reports and comparisons read from final_results.json; a run may write more.
 RESULTS: Schema = {
     "test_accuracy": float,
@@ -38,7 +39,12 @@ RESULTS: Schema = {
     "versions": {str: str},
     "class_table?": {str: {"train": int, "val": int, "test": int, "to_earlier_class": int}},
     "warnings?": [str],
-    "data?": {"damaged": int},
+    "data?": {
+        "damaged": int,
+        "planned": _COUNTS,
+        "used": _COUNTS,
+        "skipped": {"frames": {str: int}, "persons": {str: int}, "pairs": {str: int}},
+    },
 }
 PACKAGES = ("stage2", "torch", "torchvision", "numpy", "h5py", "faiss-cpu")  # results depend on their versions
 

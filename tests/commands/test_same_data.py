@@ -124,6 +124,18 @@ def test_p12_the_log_says_how_many_images_are_decoded_and_unchanged_ones_are_not
     assert f"Images: {damaged} of 36 are decoded once, to find damaged ones; 28 are" in capsys.readouterr().out
 
 
+def test_a_comparison_ends_as_its_runs_do_and_the_report_says_what_was_skipped(tmp_path: Path) -> None:
+    size = ("--crop_size", "32", "--device", "cpu", "--num_workers", "0", "--epochs", "1")
+    command = ("compare", "--data_path", "data", "--out", tmp_path / "c", "--backbones", "hog", *size)
+    assert run_cli(*command, "--modes", "cached", "--max_skipped", "0.9") == 3
+    run = tmp_path / "c" / "hog_cached"
+    assert run_cli("report", run) == 0
+    page, data = (run / "report.html").read_text(), results(run)["data"]
+    assert "skipped: image_missing" in page and "skipped: missing_partner" in page
+    for kind in ("frames", "persons", "pairs"):
+        assert f'<td class="n">{data["planned"][kind]:,}</td>' in page
+
+
 def test_an_absent_partner_alone_does_not_cause_exit_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_folder(tmp_path / "data", (TRAIN, VAL, TEST), frames=4, people=10)
     frames = read_labels(data, TRAIN)

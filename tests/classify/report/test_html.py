@@ -55,6 +55,8 @@ def test_h2_no_field_of_the_results_becomes_markup(tmp_path: Path, results: dict
     changed["versions"] = {"v" + SCRIPT: SCRIPT}
     changed["class_table"] = {"c" + SCRIPT: dict.fromkeys(("train", "val", "test", "to_earlier_class"), 1)}
     changed["warnings"] = ["w" + SCRIPT]
+    skipped = {kind: {"r" + SCRIPT: 1} for kind in ("frames", "persons", "pairs")}
+    changed["data"] = results["data"] | {"skipped": skipped, "reasons" + SCRIPT: SCRIPT}
     page = report_of(write_results(tmp_path, changed))
     assert "&lt;script&gt;" in page
     assert "<script" not in page

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import classify.train.loop
 from classify.data.cached import CachedFeatures, CachedSource
 from classify.data.selection import select_splits
 from classify.evaluate.history import best_record, epochs_without_improvement
@@ -21,7 +22,7 @@ from classify.train.learning_rate import warmup_cosine
 from classify.train.loop import TrainingRun, fit
 from classify.train.loop import resume as continue_run
 from configs.errors import CheckpointError, Stage2Error
-from tests.factories import make_features, make_tables, small_config
+from tests.factories import make_features, make_tables, read_history, small_config
 
 
 def record(epoch: int, mpca: float, loss: float = 1.0) -> dict[str, Any]:
@@ -101,6 +102,24 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path, change:
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert train(tmp_path / "r") == train(tmp_path / "r", resume=True)
+
+
+def test_r15_metrics_that_were_not_written_before_a_kill_are_written_on_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = classify.train.loop.write_history
+
+    def stop(path: Path, history: list[dict[str, Any]]) -> None:
+        if len(history) == 2:
+            raise KeyboardInterrupt  # after last.pth, before metrics.jsonl
+        write(path, history)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(classify.train.loop, "write_history", stop)
+        train(tmp_path / "r", epochs=3)
+    assert [entry["epoch"] for entry in read_history(tmp_path / "r")] == [1]
+    history = train(tmp_path / "r", epochs=3, resume=True)
+    assert read_history(tmp_path / "r") == history == train(tmp_path / "whole", epochs=3)
 
 
 def test_the_lines_of_an_epoch_are_those_of_the_guide(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
