@@ -40,7 +40,7 @@ def recorded_commands(workspace: Workspace) -> list[Recorded]:
         Recorded("train cached", (*train, CACHED), ("out/run", "stores")),
         Recorded("train end to end", train, ("out/run",)),
         Recorded("train seeds", (*train, CACHED, "--store", store, "--seeds", "2"), ("out/run", *caches)),
-        Recorded("run", ("run", "test", "--data_path", data, *QUICK), ("checkpoints", "stores")),
+        Recorded("run", ("run", "test", "--frame_interval", "1", "--data_path", data, *QUICK), ("checkpoints", "stores")),
         Recorded("finetune", scenarios.finetune_arguments(workspace), ("out/run",)),
         Recorded("evaluate --store", ("evaluate", run, "--store", store)),
         Recorded("evaluate --data_path", ("evaluate", run, "--data_path", data)),
