@@ -34,13 +34,15 @@ def recorded_commands(workspace: Workspace) -> list[Recorded]:
     data, run, store = workspace.data, workspace.base / "run", workspace.base / "s.store"
     caches = (store / ".images.json", store / ".tmp", store / ".lock")
     train, synth = scenarios.train_arguments(workspace), ("--scenes", "3", "--frames", "1", "--people", "2")
-    kinds = ("onnx", "torchscript", "safetensors")
+    kinds = ("onnx", "pt2", "torchscript", "safetensors")
     return [
         Recorded("extract", scenarios.extract_arguments(workspace), ("out/x.store",)),
         Recorded("train cached", (*train, CACHED), ("out/run", "stores")),
         Recorded("train end to end", train, ("out/run",)),
         Recorded("train seeds", (*train, CACHED, "--store", store, "--seeds", "2"), ("out/run", *caches)),
-        Recorded("run", ("run", "test", "--frame_interval", "1", "--data_path", data, *QUICK), ("checkpoints", "stores")),
+        Recorded(
+            "run", ("run", "test", "--frame_interval", "1", "--data_path", data, *QUICK), ("checkpoints", "stores")
+        ),
         Recorded("finetune", scenarios.finetune_arguments(workspace), ("out/run",)),
         Recorded("evaluate --store", ("evaluate", run, "--store", store)),
         Recorded("evaluate --data_path", ("evaluate", run, "--data_path", data)),
@@ -93,7 +95,10 @@ def changed_paths(workspace: Workspace, arguments: Arguments) -> list[str]:
 def record_paths(
     command: list[str], library: Path, record: Path, folder: Path, environment: dict[str, str]
 ) -> list[str]:
-    """Runs a command in `folder`; returns the paths that it and the processes that it starts change, without links."""
+    """Runs a command in `folder`; returns the paths that it and the processes that it starts change, without links.
+
+    Files in memory (memfd_create) are left out.
+    """
     record.unlink(missing_ok=True)
     record.touch()
     recording = {"LD_PRELOAD": str(library), "FAULT_RECORD": str(record), "OMP_NUM_THREADS": "1"}
@@ -103,4 +108,5 @@ def record_paths(
     )
     assert done.returncode == 0, (command, done.returncode, done.stderr[-2000:])
     lines = record.read_text(errors="surrogateescape").splitlines()
-    return sorted({os.path.realpath(line.split(" ", 1)[1]) for line in lines})
+    paths = {os.path.realpath(line.split(" ", 1)[1]) for line in lines}
+    return sorted(path for path in paths if not path.startswith("/memfd:"))
