@@ -72,7 +72,8 @@ def _write(marker: Path, text: bytes) -> None:
     try:
         descriptor = os.open(marker, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.write(descriptor, text)
+            while text:  # a disk that is nearly full takes a part
+                text = text[os.write(descriptor, text) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

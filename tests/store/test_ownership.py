@@ -1,5 +1,7 @@
 """A folder is changed only if a marker in it says that stage2 made it, whatever the names of its files are."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,26 @@ def test_a_file_in_place_of_the_folder_is_not_unused(tmp_path: Path) -> None:
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     assert not is_unused(tmp_path / "file" / "marker", RUN)
     assert not is_unused(tmp_path / "broken" / "marker", RUN)
+
+
+@pytest.mark.parametrize("room", [0, 1, 7])
+def test_a_disk_that_fills_up_during_the_marker_leaves_an_unused_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    marker, write, left = tmp_path / "a.store" / ".lock", os.write, room
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[:left])
+        left -= written
+        return written
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr(os, "write", full)
+        with open_for_writing(marker.parent, make_plan()):
+            pass
+    assert is_unused(marker, STORE)
+    write_units(marker.parent, make_plan())
+    assert is_marked(marker, STORE)
