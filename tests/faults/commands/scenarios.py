@@ -39,13 +39,21 @@ def without_seconds(value: Any) -> Any:
 
 
 def run_content(folder: Path) -> Any:
-    """The metrics, the history, the weights and the names of the files of a finished run."""
+    """The metrics, the history, the weights and the names of the files of a finished run.
+
+    The cache of image checksums is left out: it is written only if the images are some seconds old.
+    """
     run = RunFolder(folder)
     model = load_checkpoint(run.best_model).model
     weights = {name: float(value.double().abs().sum()) for name, value in model.items() if torch.is_tensor(value)}
     results = without_seconds(json.loads(run.results.read_text()))
     history = without_seconds([json.loads(line) for line in run.metrics.read_text().splitlines()])
-    return results, history, weights, sorted(path.name for path in folder.iterdir() if path != run.report)
+    return (
+        results,
+        history,
+        weights,
+        sorted({path.name for path in folder.iterdir()} - {run.report.name, run.images.name}),
+    )
 
 
 def tree_content(folder: Path) -> Any:
