@@ -30,10 +30,10 @@ class KnownRows:
     visual: tuple[Visual, ...]  # for each view the features of its known persons: (known[v].sum(), D)
 
 
-def nothing_known(tables: Tables, views: int, dim: int = 0) -> KnownRows:
+def nothing_known(tables: Tables, views: int) -> KnownRows:
     """The rows of persons of whom no features are stored."""
     size = np.zeros((len(tables.frame_name), 2), np.int32)
-    return KnownRows(size, np.zeros((views, len(tables.box)), bool), (np.empty((0, dim), np.float32),) * views)
+    return KnownRows(size, np.zeros((views, len(tables.box)), bool), (np.empty((0, 0), np.float32),) * views)
 
 
 class StoredRows:

@@ -1,5 +1,7 @@
 """Runs extraction jobs and command lines for tests."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,18 @@ def run_cli(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
     return int(stop.value.code or 0)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Makes writes fail once `size` bytes have been written; the last one writes a part."""
+    write, left = os.write, size
+
+    def limited(descriptor: int, data: memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, data[:left])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", limited)

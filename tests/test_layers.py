@@ -10,31 +10,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-LAYERS = ("configs", "store", "extract", "classify", "cli")  # each may import itself and those before it
-ENTRY_POINTS = ("train_resnet_stage2", "run_resnet_training")  # scripts that may import all layers
+from tests.sources import ENTRY_POINTS, LAYERS, PRODUCT, ROOT, Sources, read_sources
+
 HEAVY = {"torch", "torchvision", "h5py", "numpy", "faiss", "matplotlib"}
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 LOADERS = {"pickle.load", "pickle.loads", "torch.distributed.checkpoint", "torch.jit.load"}
-Sources = dict[str, str]  # path relative to the repository -> text
 MAX_FILES = 14  # in a folder, its __init__.py not counted
 MIN_LINES, MAX_LINES = 30, 300  # of a product file
 MAX_FUNCTION = 50  # lines, from `def` to the end of the body
 
 
-def read_sources(*names: str) -> Sources:
-    """The Python files among `names` and in the folders among them."""
-    paths = [
-        path for name in names for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
-    ]
-    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
-
-
-PRODUCT = read_sources(*LAYERS[:-1], "cli.py", *(f"{name}.py" for name in ENTRY_POINTS))
 TESTS = read_sources("tests")
 
 

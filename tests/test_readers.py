@@ -2,11 +2,11 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.sources import PRODUCT
+
 METHODS = {"read_bytes", "read_text", "open", "fromfile", "memmap"}
 FUNCTIONS = {
     *("open", "io.open", "io.FileIO", "FileIO", "os.open", "os.fdopen", "json.load", "tomllib.load", "torch.load"),
@@ -42,17 +42,8 @@ def readers(text: str) -> set[str]:
     return found
 
 
-def product() -> dict[str, str]:
-    """The text of every file of the product."""
-    files = [
-        ROOT / "cli.py",
-        *(path for name in ("configs", "store", "extract", "classify") for path in (ROOT / name).rglob("*.py")),
-    ]
-    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
-
-
 def test_h4_every_file_is_read_through_the_gateway() -> None:
-    found = {(path, name) for path, text in product().items() for name in readers(text)}
+    found = {(path, name) for path, text in PRODUCT.items() for name in readers(text)}
     assert sorted(found - set(ALLOWED)) == []
     assert len(found) > 5
 

@@ -2,11 +2,11 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.sources import PRODUCT
+
 METHODS = {
     *("write_bytes", "write_text", "tofile", "savefig", "save_image", "to_csv", "mkdir", "touch", "unlink", "rmdir"),
     *("rename", "replace", "symlink_to", "hardlink_to", "chmod", "truncate", "makedirs", "extractall", "serialize_to"),
@@ -84,17 +84,8 @@ def writers(text: str) -> set[str]:
     return found
 
 
-def product() -> dict[str, str]:
-    """The text of every file of the product."""
-    files = [
-        ROOT / "cli.py",
-        *(path for name in ("configs", "store", "extract", "classify") for path in (ROOT / name).rglob("*.py")),
-    ]
-    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
-
-
 def test_w1_every_file_is_written_through_the_gateway() -> None:
-    found = {(path, name) for path, text in product().items() for name in writers(text)}
+    found = {(path, name) for path, text in PRODUCT.items() for name in writers(text)}
     assert sorted(found - set(ALLOWED)) == []
     assert sorted(set(ALLOWED) - found) == []  # the list names no call that is gone
 

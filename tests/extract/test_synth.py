@@ -1,8 +1,6 @@
 """Synthetic datasets: valid JRDB format, deterministic, and boxes that do not reveal the class."""
 
-import errno
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from extract.images.read import read_frame
 from extract.synth.crowd import draw_crowd, persons_in
 from extract.synth.dataset import draw_dataset, draw_for_labels
 from store.tables import Tables
+from tests.jobs import fill_disk
 
 
 @pytest.fixture(scope="module")
@@ -189,17 +188,7 @@ def test_p8_the_current_folder_is_filled(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_p3_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, left = os.write, 400_000  # bytes; a picture has about as many
-
-    def limited(descriptor: int, data: memoryview) -> int:
-        nonlocal left
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(descriptor, data[:left])
-        left -= written
-        return written
-
-    monkeypatch.setattr(os, "write", limited)
+    fill_disk(monkeypatch, 400_000)  # bytes; a picture has about as many
     with pytest.raises(StorageError, match="No space left") as stop:
         draw_dataset(tmp_path / "out", scenes=3, frames=2, people=2)
     assert stop.value.exit_code == 74

@@ -1,7 +1,5 @@
 """A folder is changed only if a marker in it says that stage2 made it, whatever the names of its files are."""
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from configs.errors import LockedError, StorageError, StoreError
 from store.ownership import RUN, STORE, is_marked, is_unused, own_folder
 from store.writer import open_for_writing
-from tests.jobs import store_files
+from tests.jobs import fill_disk, store_files
 from tests.stores import UNITS, make_plan, write_units
 
 
@@ -112,18 +110,9 @@ def test_a_file_in_place_of_the_folder_is_not_unused(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_during_the_marker_leaves_an_unused_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    marker, write, left = tmp_path / "a.store" / ".lock", os.write, room
-
-    def full(descriptor: int, data: bytes) -> int:
-        nonlocal left
-        if not left:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, data[:left])
-        left -= written
-        return written
-
+    marker = tmp_path / "a.store" / ".lock"
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
-        patch.setattr(os, "write", full)
+        fill_disk(patch, room)
         with open_for_writing(marker.parent, make_plan()):
             pass
     assert is_unused(marker, STORE)

@@ -14,6 +14,7 @@ from configs.errors import ConfigError, LockedError, StorageError
 from extract.annotations.jrdb import IMAGES
 from store.files import exclusive_folder_lock
 from tests.factories import make_random_run
+from tests.jobs import fill_disk
 from tests.jrdb_folder import SIZE, person, write_folder, write_image, write_labels, write_scene
 
 SCENE = "cafe"
@@ -57,21 +58,6 @@ def test_names_of_any_characters_and_length(tmp_path: Path, run: Path) -> None:
     )
     write_scene(tmp_path / "data", scene, {f"{name}.jpg": [person(1), person(2, (60, 10, 12, 30))]})
     assert set(draw(run, tmp_path / "data", tmp_path)) == {f"{scene}/{name}.jpg"}
-
-
-def fill_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Makes writes fail once `size` bytes have been written; the last one writes a part."""
-    write, left = os.write, size
-
-    def limited(descriptor: int, data: memoryview) -> int:
-        nonlocal left
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(descriptor, data[:left])
-        left -= written
-        return written
-
-    monkeypatch.setattr(os, "write", limited)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999])
