@@ -1,10 +1,9 @@
-"""The options of the commands, made from the config fields that they set.
+"""What the commands share: options made from the config fields that they set, settings files, and printed results.
 
-Each command has one decorator here, which lists its options in the order of the help.
 `--help` imports nothing but click and configs.
 """
 
-import sys
+import json
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +14,10 @@ from click.core import ParameterSource
 
 from configs.errors import ConfigError
 from configs.extraction_config import ExtractionConfig
-from configs.presets import PRESETS
+from configs.printable import printable_lines
 from configs.read_file import SETTINGS_BYTES, read_file
-from configs.resnet_stage2_config import BACKBONES, ResNetStage2Config
+from configs.resnet_stage2_config import ResNetStage2Config
 from configs.settings import Setting, check_name, declared, find_field
-from configs.splits import SPLIT_NAMES
-from configs.train_options import TrainOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -70,143 +67,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print only one J
 config_file = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings; options override it."
 )
-run_folder = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output files.")
-run_weights = click.option(
-    "--weights", default="", show_default=False, help="The weights file of the run's backbone, if it was moved."
-)
-run_panorama = option(ResNetStage2Config, "panorama", default=None, show_default="the run's")
 device = option(ExtractionConfig, "device")
 store_path = click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
-
-extract = stack(options(ExtractionConfig, list(declared(ExtractionConfig))), as_json)
-
-preset = click.argument("preset", required=False, metavar=f"[{'|'.join(item.name for item in PRESETS)}]")
-train = stack(
-    options(ResNetStage2Config, ("backbone_name", "visual_feature_dim", "fusion_strategy", "freeze_backbone")),
-    options(ResNetStage2Config, ("weights", "crop_size", "epochs", "batch_size", "learning_rate", "weight_decay")),
-    options(ResNetStage2Config, ("balance", "use_geometric", "use_scene_context")),
-    options(ResNetStage2Config, ("data_path", "frame_interval", "panorama", "num_workers")),
-    options(TrainOptions, ("max_skipped", "store")),
-    options(ResNetStage2Config, ("feature_memory", "checkpoint_dir")),
-    options(TrainOptions, ("overwrite",)),
-    click.option(
-        "--resume",
-        type=click.Choice(("auto", "no")),
-        default="no",
-        callback=lambda _context, _parameter, value: value == "auto",
-        help=declared(TrainOptions)["resume"].help,
-    ),
-    options(ResNetStage2Config, ("device", "log_interval", "seed")),
-    options(TrainOptions, ("seeds", "step")),
-    config_file,
-    as_json,
-)
-
-finetune = stack(
-    options(TrainOptions, ("start",)),
-    options(ResNetStage2Config, ("batchnorm", "freeze_blocks", "backbone_lr", "layer_decay", "augment", "amp")),
-    options(ResNetStage2Config, ("accumulate", "checkpointing", "crop_cache")),
-    train,
-)
-
-_OF_PRESET: dict[str, Any] = {"default": None, "show_default": "the preset's"}
-compare = stack(
-    option(ResNetStage2Config, "data_path", default=None, show_default=ResNetStage2Config.data_path),
-    path_option("out", "Folder for the runs and the table.", required=True),
-    click.option("--backbones", default="hog,resnet18", help=f"Comma-separated list of {', '.join(BACKBONES)}."),
-    click.option("--modes", default="cached,end_to_end", help="Comma-separated list of cached, end_to_end."),
-    option(
-        ResNetStage2Config,
-        "weights",
-        **_OF_PRESET,
-        help="Weights of the ResNets: imagenet, random, or a checkpoint file.",
-    ),
-    options(ResNetStage2Config, ("crop_size", "epochs", "batch_size", "learning_rate"), **_OF_PRESET),
-    options(ResNetStage2Config, ("seed", "frame_interval", "panorama", "num_workers", "device"), **_OF_PRESET),
-    options(TrainOptions, ("max_skipped",)),
-    config_file,
-    as_json,
-)
-
-evaluate = stack(
-    path_option("store", "Evaluate on this feature store."),
-    path_option("data_path", "Evaluate on the images of this JRDB-format folder."),
-    click.option("--split", type=click.Choice(SPLIT_NAMES), default="test", help="Split to evaluate on."),
-    options(TrainOptions, ("max_skipped",)),
-    run_panorama,
-    run_weights,
-    device,
-    as_json,
-)
-
-predict = stack(
-    path_option("data_path", "JRDB-format folder with images/ and labels/.", required=True),
-    path_option("out", "JSON file to write.", required=True),
-    click.option(
-        "--pairs",
-        "pairing",
-        type=click.Choice(("labelled", "near", "all")),
-        show_default="labelled; near if no pair is labelled",
-        help="Classify the annotated pairs, pairs of people near each other, or all pairs.",
-    ),
-    path_option("draw", "Folder for images with the predictions drawn in, in a folder for each scene."),
-    option(ExtractionConfig, "frame_interval"),
-    click.option("--scene", "scenes", multiple=True, help="Only this scene; may be repeated."),
-    option(ExtractionConfig, "max_skipped"),
-    run_panorama,
-    overwrite,
-    run_weights,
-    device,
-    as_json,
-)
-
-export = stack(
-    click.option(
-        "--format",
-        "kind",
-        type=click.Choice(("onnx", "pt2", "safetensors", "torchscript")),
-        required=True,
-        help="File format; torchscript is deprecated.",
-    ),
-    path_option("out", "File to write.", required=True),
-    overwrite,
-    run_weights,
-    as_json,
-)
-
-demo = stack(
-    path_option("out", "Folder for data, store, run and report.", default="stage2-demo"),
-    click.option("--seed", default=0, help="Seed of all random numbers."),
-)
-
-synth = stack(
-    click.option("--scenes", type=int, help="Number of scenes.  [default: 25; with --labels: all]"),
-    click.option("--frames", type=int, help="Frames per scene.  [default: 10; with --labels: all]"),
-    click.option("--people", default=18, help="Approximate number of people per frame."),
-    click.option("--seed", default=0, help="Seed of all random numbers."),
-    path_option("labels", "Draw panoramas that match the annotations in this folder."),
-)
-
-verify = stack(
-    path_option("data_path", "JRDB-format folder; also reads every image and compares it with the store."), as_json
-)
-
-repair = stack(
-    option(ExtractionConfig, "data_path"),
-    option(
-        ExtractionConfig,
-        "weights",
-        default="",
-        show_default=False,
-        help="The weights file of the backbone, if the store needs one.",
-    ),
-    option(
-        ExtractionConfig, "batch_size", help="Crops per batch, as in `extract`; on a GPU, use the extraction's value."
-    ),
-    options(ExtractionConfig, ("num_workers", "device")),
-    as_json,
-)
 
 
 def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2Config:
@@ -222,19 +85,6 @@ def run_config(context: click.Context, settings: dict[str, Any]) -> ResNetStage2
         if name in known and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     return ResNetStage2Config.from_dict(settings | read_toml(context.params["config_file"]) | typed)
-
-
-def choose_preset(as_json: bool) -> str:
-    """Lists the presets, asks for a number and returns the name of that preset.
-
-    Raises:
-        ConfigError: there is no terminal to ask at, or the output is JSON.
-    """
-    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ConfigError(f"no preset is named; run `stage2 run NAME` with one of {', '.join(p.name for p in PRESETS)}")
-    for number, item in enumerate(PRESETS, 1):
-        click.echo(f"  {number}  {item.name:<16} {item.description}")
-    return PRESETS[click.prompt("Preset", type=click.IntRange(1, len(PRESETS)), default=1) - 1].name
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:
@@ -256,3 +106,8 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"the settings file {path} has an {error}") from error
     return settings
+
+
+def print_result(values: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    """Prints a command's result on standard output: as one JSON object, or as `text` words it."""
+    click.echo(json.dumps(values, indent=1) if as_json else printable_lines(text(values)))

@@ -18,8 +18,8 @@ import torch
 
 import configs.errors
 from classify.pipeline import train
-from classify.report.log import console
 from configs.errors import EXIT_TERMINATED, Stage2Error
+from configs.process.console import console
 from configs.process.failures import sigterm_interrupts
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.train_options import TrainOptions

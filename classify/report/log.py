@@ -1,4 +1,4 @@
-"""The log lines of a run, and their destinations: a stream such as stdout, and training.log in the run folder.
+"""The log lines of a run, and the training.log in its folder.
 
 Their wording is that of the training guide, and scripts parse it.
 """
@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from classify.data.batches import Source
 from classify.data.selection import Split
 from classify.run_folder import RunFolder
-from configs.printable import printable
+from configs.process.console import QuietHandler, attached
 from configs.ranks import rank
 from configs.resnet_stage2_config import ResNetStage2Config
 from store.files import open_to_append
@@ -23,13 +23,6 @@ _log = logging.getLogger("stage2")
 
 
 @contextmanager
-def console(stream: TextIO) -> Iterator[None]:
-    """Within the block, stage2's log lines go to `stream`, without prefix. Only rank 0 logs."""
-    with _attach(_QuietHandler(stream) if rank() == 0 else logging.NullHandler()):
-        yield
-
-
-@contextmanager
 def run_log(folder: Path, title: str = "") -> Iterator[None]:
     """Within the block, stage2's log lines are appended to training.log in `folder`. Only rank 0 logs.
 
@@ -37,26 +30,11 @@ def run_log(folder: Path, title: str = "") -> Iterator[None]:
     """
     handler = _open_log(RunFolder(folder).log) if rank() == 0 else logging.NullHandler()
     handler.addFilter(lambda record: getattr(record, "run_title", "") in ("", title))
-    with _attach(handler):
+    with attached(handler):
         yield
 
 
-class _Lines(logging.Formatter):
-    """One line per record, whatever the names in it contain."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message with unprintable characters escaped."""
-        return printable(super().format(record))
-
-
-class _QuietHandler(logging.StreamHandler[TextIO]):
-    """Logging never changes the outcome of a job: a line that cannot be written is dropped."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of logging
-        """Ignores the error that `emit` is handling."""
-
-
-class _LogFile(_QuietHandler):
+class _LogFile(QuietHandler):
     """Appends to a file. Lines are dropped while its disk is full."""
 
     def __init__(self, path: Path) -> None:
@@ -75,22 +53,6 @@ def _open_log(path: Path) -> logging.Handler:
     except OSError as error:
         _log.warning("%s cannot be written (%s); the run goes on without it", path, error.strerror)
         return logging.NullHandler()
-
-
-@contextmanager
-def _attach(handler: logging.Handler) -> Iterator[None]:
-    level, propagate = _log.level, _log.propagate
-    handler.setFormatter(_Lines("%(message)s"))
-    _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
-    _log.propagate = False  # otherwise a root handler would print every line again
-    try:
-        yield
-    finally:
-        _log.removeHandler(handler)
-        handler.close()
-        _log.setLevel(level)
-        _log.propagate = propagate
 
 
 def log_configuration(config: ResNetStage2Config) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from classify.evaluate.metrics import metrics_text
-from classify.report.log import console
 from configs.errors import DataError
-from store.describe import verify_text
+from configs.process.console import console
+from store.commands.describe import verify_text
 from store.format.ledger import Ledger
 from tests.jobs import run_cli
 

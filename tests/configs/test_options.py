@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 
+from classify.commands import training
 from configs import options
 from configs.errors import ConfigError
 from configs.resnet_stage2_config import ResNetStage2Config
@@ -18,7 +19,7 @@ def config_of(arguments: list[str], settings: dict[str, Any] | None = None) -> R
     """The run of `stage2 finetune ARGUMENTS`, which has an option for every field that has one."""
 
     @click.command()
-    @options.finetune
+    @training.finetune_options
     @click.pass_context
     def command(context: click.Context, /, **_: Any) -> ResNetStage2Config:
         return options.run_config(context, settings or {})
@@ -48,7 +49,7 @@ def test_a_default_that_is_typed_overrides_settings(tmp_path: Path) -> None:
 
 def test_every_train_option_is_on_the_command_line() -> None:
     @click.command()
-    @options.finetune
+    @training.finetune_options
     def command(**_: Any) -> None: ...
 
     of_compare = {"update"}  # only `stage2 compare` sets it

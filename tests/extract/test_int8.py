@@ -17,7 +17,7 @@ from extract.backbones.weights import LoadedBackbone
 from extract.job import extract_with
 from extract.units.plan import plan_units
 from extract.units.sample import sample_crops
-from store.describe import store_text
+from store.commands.describe import store_text
 from store.format.manifest import Selection
 from store.open import read_manifest
 from store.reader import load_store, store_info

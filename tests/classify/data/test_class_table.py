@@ -11,9 +11,9 @@ import pytest
 from classify.data.class_table import ClassRow, check_class_labels, class_table, class_warnings, log_class_table
 from classify.data.selection import select_split, select_splits
 from classify.report.html import write_report
-from classify.report.log import console
 from configs.classes import DEFAULT_CLASSES, PairClass
 from configs.errors import SplitError
+from configs.process.console import console
 from configs.splits import SceneSplit
 from store.tables import Tables
 from tests.factories import LABELS, make_features, make_tables, small_config, train_head, with_labels

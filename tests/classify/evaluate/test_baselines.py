@@ -11,8 +11,8 @@ import torch
 from classify.data.selection import select_splits
 from classify.evaluate.baselines import _vote, knn_baseline, majority_baseline, spatial_baseline
 from classify.model.losses import Objective
-from classify.report.log import console
 from classify.train import cached, end_to_end
+from configs.process.console import console
 from configs.splits import SPLIT_NAMES
 from tests.factories import make_features, make_tables, small_config, train_head
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from classify.data.selection import Split
-from classify.report.log import console, log_configuration, log_data, run_log
+from classify.report.log import log_configuration, log_data, run_log
+from configs.process.console import console
 from configs.resnet_stage2_config import ResNetStage2Config
 
 

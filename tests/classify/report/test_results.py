@@ -10,10 +10,10 @@ import torch
 
 from classify.inference.finished_run import evaluate_features
 from classify.model.checkpoint import load_checkpoint
-from classify.report.log import console
 from classify.report.results import read_results, write_json
 from classify.run_folder import RunFolder
 from configs.errors import DataError, SplitError
+from configs.process.console import console
 from configs.resnet_stage2_config import ResNetStage2Config
 from configs.splits import SceneSplit
 from tests.factories import IDENTITY, make_features, make_tables, small_config, train_head

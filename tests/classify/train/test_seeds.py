@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classify.report.log import console
 from classify.train.cached import train_cached
 from classify.train.run import Run
 from classify.train.seeds import train_seeds
+from configs.process.console import console
 from tests.classify.conftest import Interrupt
 from tests.factories import IDENTITY, make_features, make_tables, read_history, small_config, train_head
 

@@ -16,7 +16,7 @@ from tests.faults.fork_server import LIBRARY, arm, log_calls, serve
 IMPORTED = (  # what the commands import when they run
     *("torch", "matplotlib.figure", "classify.pipeline", "classify.demo", "classify.evaluate.metrics"),
     *("classify.export.export", "classify.inference.predict", "classify.report.html", "classify.experiments.compare"),
-    *("extract.repair", "extract.verify_data", "extract.synth.dataset", "store.describe", "store.pack"),
+    *("extract.repair", "extract.verify_data", "extract.synth.dataset", "store.commands.describe", "store.pack"),
 )
 STOPPED = 97  # exit code of a child that a signal ended before or after the command
 
